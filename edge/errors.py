@@ -1,0 +1,72 @@
+"""The errors that `edge` raises on purpose.
+
+    EdgeError
+    ├── ModelError            a file that is not a model we can load
+    ├── ContextError          a context that cannot be made (n_ctx, memory)
+    │   └── ContextOverflow   the prompt does not fit n_ctx
+    ├── ToolsError            what was given as tools is not a list of tools
+    │   └── UnsupportedSchema a schema keyword that cannot be enforced
+    ├── TemplateError         a chat template that does not render
+    ├── RequestError          an option outside its range
+    ├── CatalogueError        a model name that nobody knows, or a file that cannot be fetched
+    └── EngineError           llama.cpp refused a step that should have worked
+
+The message is one line: what was found, what is allowed, what to do. Facts are attributes.
+"""
+
+from __future__ import annotations
+
+
+class EdgeError(Exception):
+    """Base of every error that a caller may show to a user as it is."""
+
+
+class ModelError(EdgeError):
+    """The file is missing, is not GGUF, is damaged, or holds a model that cannot be run."""
+
+
+class ContextError(EdgeError):
+    """No context of this size can be made for this model on this machine."""
+
+
+class ContextOverflow(ContextError):
+    """The prompt does not fit the context window."""
+
+    def __init__(self, n_prompt_tokens: int, n_ctx: int) -> None:
+        super().__init__(
+            f"the prompt has {n_prompt_tokens} tokens, which leaves no room in n_ctx={n_ctx}; "
+            "shorten it, offer fewer tools, or raise n_ctx"
+        )
+        self.n_prompt_tokens, self.n_ctx = n_prompt_tokens, n_ctx
+
+
+class ToolsError(EdgeError):
+    """What was given as tools is not a list of OpenAI-style function tools."""
+
+
+class UnsupportedSchema(ToolsError):
+    """A schema keyword that this version cannot enforce; it is never ignored silently."""
+
+    def __init__(self, tool: str, pointer: str, keyword: str, detail: str = "") -> None:
+        where = pointer or "/"
+        super().__init__(
+            f"tool {tool!r}: the schema keyword {keyword!r} at {where} cannot be enforced"
+            + (f": {detail}" if detail else "")
+        )
+        self.tool, self.pointer, self.keyword, self.detail = tool, pointer, keyword, detail
+
+
+class TemplateError(EdgeError):
+    """The chat template is broken or refuses these messages."""
+
+
+class RequestError(EdgeError):
+    """An option of the request is outside its range."""
+
+
+class CatalogueError(EdgeError):
+    """The model reference is unknown, or its file cannot be had."""
+
+
+class EngineError(EdgeError):
+    """llama.cpp refused a step; the sequence was reset and the engine can go on."""

@@ -1,0 +1,120 @@
+"""Plain values that cross rooms: tools, calls, events and the reply. No behaviour beyond checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+JsonValue: TypeAlias = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
+Schema: TypeAlias = Mapping[str, object] | bool
+Message: TypeAlias = Mapping[str, object]
+FinishReason: TypeAlias = Literal["stop", "tool_calls", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the model may call, as OpenAI's `tools` list declares it."""
+
+    name: str
+    parameters: Schema  # JSON Schema of the arguments object
+    description: str = ""
+
+    def to_openai(self) -> dict[str, object]:
+        """The form that chat templates and the wire use."""
+        function: dict[str, object] = {"name": self.name}
+        if self.description:
+            function["description"] = self.description
+        function["parameters"] = self.parameters
+        return {"type": "function", "function": function}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A complete call: names a given tool, arguments already validated against its schema."""
+
+    id: str
+    name: str
+    arguments: dict[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class MalformedCall:
+    """Call text that was not a valid call; only possible with the grammar off."""
+
+    text: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContentDelta:
+    """A piece of the answer's text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """A piece of the model's thinking."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContentWasReasoning:
+    """A bare `</think>` came: the content since the start of the answer was thinking."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallOpened:
+    """`<tool_call>` was written; the call follows as one `ToolCall`, or is withdrawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallWithdrawn:
+    """The open call could not be finished within the budget and is not handed out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts. `forced_tokens` are completion tokens that were given, not sampled."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    forced_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Wall seconds. `ttft_s` runs from the request to the first sampled token."""
+
+    load_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    ttft_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One finished answer."""
+
+    content: str
+    reasoning: str
+    tool_calls: tuple[ToolCall, ...]
+    finish_reason: FinishReason
+    usage: Usage = field(default_factory=Usage)
+    timings: Timings = field(default_factory=Timings)
+    malformed_calls: tuple[MalformedCall, ...] = ()
+
+
+Event: TypeAlias = (
+    ContentDelta
+    | ReasoningDelta
+    | ContentWasReasoning
+    | CallOpened
+    | CallWithdrawn
+    | ToolCall
+    | MalformedCall
+    | Reply
+)

@@ -1,0 +1,1 @@
+"""What device is this, and what fits on it."""

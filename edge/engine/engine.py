@@ -1,0 +1,138 @@
+"""Load a model, chat with tools, stream. The one object that a program holds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+from edge.chat.parser import OPENER
+from edge.chat.template import ChatTemplate, hermes_template, render_prompt
+from edge.engine.context import Context, ContextOptions
+from edge.engine.generation import CLOSE_THINKING, Generation, GenerationPlan, with_load_time
+from edge.engine.model import Model, ModelOptions, model_facts
+from edge.engine.request import ChatRequest, ToolPlan, plan_tools
+from edge.engine.sampling import GrammarCache, SamplerChain
+from edge.errors import ContextOverflow, EngineError, TemplateError
+from edge.types import Event, Reply
+
+
+class Engine:
+    """A model with one context. Not for several threads at once.
+
+    path: a .gguf file.
+    chat_template: replaces the file's own. Without one, the file's is used if it writes calls in the Hermes form;
+        otherwise the built-in Hermes template, where the vocabulary is ChatML's.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        chat_template: ChatTemplate | None = None,
+        model: ModelOptions | None = None,
+        context: ContextOptions | None = None,
+    ) -> None:
+        started = time.perf_counter()
+        self.model = Model(path, model)
+        try:
+            self.chat_template = chat_template or _choose_template(self.model)
+            self.context = Context(self.model, context)
+        except BaseException:
+            self.model.close()
+            raise
+        self._grammars = GrammarCache(self.model.vocab)
+        self._active: Generator[Event, None, None] | None = None
+        self.load_s = time.perf_counter() - started
+        self.last_generation: Generation | None = None
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What is loaded: path, architecture, quantization, size, template."""
+        return model_facts(self.model.header) | {"chat_template": self.chat_template.origin}
+
+    def chat(self, request: ChatRequest) -> Reply:
+        """The whole answer. Raises EdgeError and nothing else for anything in the request."""
+        for event in self.stream(request):
+            if isinstance(event, Reply):
+                return event
+        raise EngineError("the generation ended without a reply")
+
+    def stream(self, request: ChatRequest) -> Iterator[Event]:
+        """The answer as it is made; the last event is the `Reply`. Closing the iterator stops the work.
+
+        The request is checked here, before the first event is asked for. A stream that was left open is closed
+        by the next one.
+        """
+        tools = plan_tools(request)
+        plan = self._plan(request, tools)
+        self._stop_active()
+        self._active = self._run(plan, request)
+        return self._active
+
+    def _run(self, plan: GenerationPlan, request: ChatRequest) -> Generator[Event, None, None]:
+        chain = SamplerChain(request.sampling, self.model.vocab)
+        try:
+            generation = self.last_generation = Generation(plan, self.context, chain, self._grammars)
+            for event in generation.events():
+                yield with_load_time(event, self.load_s) if isinstance(event, Reply) else event
+        finally:
+            chain.close()
+
+    def _plan(self, request: ChatRequest, tools: ToolPlan) -> GenerationPlan:
+        offered = [tool.tool for tool in tools.offered]
+        if offered and self.chat_template.tool_format == "none":
+            raise TemplateError(
+                f"the chat template ({self.chat_template.origin}) has no place for tools; give one that has"
+            )
+        rendered = render_prompt(
+            self.chat_template, request.messages, offered, enable_thinking=request.enable_thinking
+        )
+        vocab = self.model.vocab
+        text, opens_thinking = rendered.text, rendered.opens_thinking
+        if tools.forced and opens_thinking:
+            text, opens_thinking = text + CLOSE_THINKING, False  # a call inside thinking opens nothing
+        prompt = vocab.tokenize(text, add_bos=True)
+        forced = vocab.tokenize(OPENER) if tools.forced else []
+        if len(prompt) + len(forced) >= self.context.plan.n_ctx:
+            raise ContextOverflow(len(prompt), self.context.plan.n_ctx)
+        return GenerationPlan(
+            prompt=prompt,
+            forced=forced,
+            tools=tools.callable,
+            max_tokens=request.max_tokens,
+            single_call=tools.single,
+            use_grammar=request.grammar,
+            opens_thinking=opens_thinking,
+            stop=request.stop,
+        )
+
+    def _stop_active(self) -> None:
+        if self._active is not None:
+            self._active.close()
+            self._active = None
+
+    def close(self) -> None:
+        """Frees everything native. Safe to call twice."""
+        self._stop_active()
+        self._grammars.close()
+        self.context.close()
+        self.model.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: Any) -> None:  # noqa: ANN401
+        self.close()
+
+
+def _choose_template(model: Model) -> ChatTemplate:
+    own = ChatTemplate(model.chat_template, "the model file's own") if model.chat_template else None
+    if own and own.tool_format == "hermes":
+        return own
+    if model.vocab.has_token("<|im_start|>") and model.vocab.has_token("<|im_end|>"):
+        return hermes_template()
+    if own:
+        return own
+    raise TemplateError(f"{model.path} has no chat template and is not a ChatML model; give one with a template")

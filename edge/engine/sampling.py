@@ -1,0 +1,248 @@
+"""Choosing the next token: llama.cpp's sampler chain and its grammar sampler, check-first.
+
+A chain's choice is checked against the grammar alone (microseconds). Only when it is refused is the set of
+allowed tokens worked out, and then not by testing the whole vocabulary (10 ms at 49,152 tokens) but by
+descending a tree of token prefixes: a token can only be allowed if the token that is its prefix is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.engine.context import Context
+from edge.engine.model import Vocabulary
+from edge.engine.native import llama
+from edge.errors import EngineError, RequestError
+
+TokenIds = npt.NDArray[np.int32]
+
+_TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+_MAX_SEED = 0xFFFFFFFE  # 0xFFFFFFFF asks llama.cpp for a random one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingOptions:
+    """How a token is drawn. temperature 0 takes the likeliest; seed None draws a seed."""
+
+    temperature: float = 0.1
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    seed: int | None = None
+
+    def check(self) -> None:
+        """Raises RequestError for a value outside its range."""
+        ranges: tuple[tuple[str, float, float, float], ...] = (
+            ("temperature", self.temperature, 0.0, 5.0),
+            ("top_k", self.top_k, 0, 1 << 20),
+            ("top_p", self.top_p, 0.0, 1.0),
+            ("min_p", self.min_p, 0.0, 1.0),
+            ("seed", self.seed or 0, 0, _MAX_SEED),
+        )
+        for name, value, low, high in ranges:
+            if not low <= value <= high:  # also refuses NaN
+                raise RequestError(f"{name} is {value}; allowed is {low:g} to {high:g}")
+
+
+class Candidates:
+    """A reusable `llama_token_data_array`."""
+
+    def __init__(self, capacity: int) -> None:
+        lib = llama()
+        self._data = np.zeros(capacity, dtype=_TOKEN_DATA)
+        self._pointer = self._data.ctypes.data_as(lib.llama_token_data_p)
+        self.array = lib.llama_token_data_array(self._pointer, 0, -1, False)
+        self.reference = ctypes.byref(self.array)
+
+    def fill(self, ids: TokenIds, logits: npt.NDArray[np.float32] | float) -> npt.NDArray[Any]:
+        """Makes `ids` with their logits the candidates; returns the view that samplers write into."""
+        view = self._data[: len(ids)]
+        view["id"] = ids
+        view["logit"] = logits
+        view["p"] = 0.0
+        self.array.data, self.array.size, self.array.selected, self.array.sorted = self._pointer, len(ids), -1, False
+        return view
+
+
+class SamplerChain:
+    """top_k, top_p, min_p, temperature, draw; or the likeliest token at temperature 0."""
+
+    def __init__(self, options: SamplingOptions, vocab: Vocabulary) -> None:
+        options.check()
+        lib = llama()
+        self.seed = options.seed
+        self._vocab = vocab
+        self._all_ids: TokenIds = np.arange(vocab.n_tokens, dtype=np.int32)
+        self._candidates = Candidates(vocab.n_tokens)
+        self.pointer = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+        for sampler in self._samplers(options):
+            lib.llama_sampler_chain_add(self.pointer, sampler)  # the chain owns it now
+
+    @staticmethod
+    def _samplers(options: SamplingOptions) -> list[Any]:
+        lib = llama()
+        if options.temperature == 0:
+            return [lib.llama_sampler_init_greedy()]
+        seed = 0xFFFFFFFF if options.seed is None else options.seed
+        return [
+            lib.llama_sampler_init_top_k(options.top_k),
+            lib.llama_sampler_init_top_p(options.top_p, 1),
+            lib.llama_sampler_init_min_p(options.min_p, 1),
+            lib.llama_sampler_init_temp(options.temperature),
+            lib.llama_sampler_init_dist(seed),
+        ]
+
+    def sample(self, context: Context) -> int:
+        """A token from the whole vocabulary, by the logits of the last decoded token."""
+        return int(llama().llama_sampler_sample(self.pointer, context.pointer, -1))
+
+    def sample_among(self, context: Context, ids: TokenIds) -> int:
+        """A token from `ids` alone."""
+        self._candidates.fill(ids, self._logits(context)[ids])
+        return self._draw()
+
+    def sample_without(self, context: Context, banned: set[int]) -> int:
+        """A token from all but `banned`."""
+        view = self._candidates.fill(self._all_ids, self._logits(context))
+        view["logit"][list(banned)] = -np.inf
+        return self._draw()
+
+    def _draw(self) -> int:
+        llama().llama_sampler_apply(self.pointer, self._candidates.reference)
+        array = self._candidates.array
+        if not 0 <= array.selected < array.size:
+            raise EngineError("the sampler chain chose no token: the model's logits are not numbers")
+        return int(array.data[array.selected].id)
+
+    def _logits(self, context: Context) -> npt.NDArray[np.float32]:
+        pointer = llama().llama_get_logits_ith(context.pointer, -1)
+        return np.ctypeslib.as_array(pointer, shape=(self._vocab.n_tokens,))
+
+    def close(self) -> None:
+        """Frees the chain. Safe to call twice."""
+        if self.pointer is not None:
+            llama().llama_sampler_free(self.pointer)
+            self.pointer = None
+
+
+class TokenTree:
+    """The vocabulary as a tree: a token's parent is the longest other token that its bytes begin with.
+
+    Holds text tokens only: no control tokens, no end of generation, none without bytes.
+    """
+
+    def __init__(self, vocab: Vocabulary) -> None:
+        pieces = sorted(
+            (vocab.piece(i), i) for i in range(vocab.n_tokens) if not (vocab.is_control(i) or vocab.is_eog(i))
+        )
+        n = vocab.n_tokens
+        parent = np.full(n, -1, dtype=np.int32)
+        above: list[tuple[bytes, int]] = []
+        roots = []
+        for piece, token in pieces:
+            if not piece or piece[0] == 0:  # llama.cpp's grammars never match these
+                continue
+            while above and not piece.startswith(above[-1][0]):
+                above.pop()
+            if above:
+                parent[token] = above[-1][1]
+            else:
+                roots.append(token)
+            above.append((piece, token))
+        children = np.flatnonzero(parent >= 0).astype(np.int32)
+        self._children: TokenIds = children[np.argsort(parent[children], kind="stable")]
+        self._first = np.searchsorted(parent[self._children], np.arange(n + 1)).astype(np.int64)
+        self.roots: TokenIds = np.array(roots, dtype=np.int32)
+
+    def children(self, tokens: TokenIds) -> TokenIds:
+        """All children of all `tokens`."""
+        starts = self._first[tokens]
+        counts = self._first[tokens + 1] - starts
+        total = int(counts.sum())
+        if total == 0:
+            return self._children[:0]
+        # The ranges [start, start + count) of each token, laid end to end.
+        offsets = np.repeat(starts - np.concatenate(([0], np.cumsum(counts)[:-1])), counts)
+        return self._children[np.arange(total) + offsets]
+
+
+class Grammar:
+    """A llama.cpp grammar at some position of a text. Never accepts what it does not allow: that aborts."""
+
+    def __init__(self, pointer: Any, candidates: Candidates) -> None:  # noqa: ANN401 - ctypes pointer
+        self._pointer = pointer
+        self._candidates = candidates
+        self._one: TokenIds = np.zeros(1, dtype=np.int32)
+
+    def allows(self, token: int) -> bool:
+        """Whether `token` may come next."""
+        self._one[0] = token
+        return len(self.allowed_of(self._one)) == 1
+
+    def allowed_of(self, tokens: TokenIds) -> TokenIds:
+        """Those of `tokens` that may come next."""
+        view = self._candidates.fill(tokens, 0.0)
+        llama().llama_sampler_apply(self._pointer, self._candidates.reference)
+        kept: TokenIds = tokens[view["logit"] == 0.0]
+        return kept
+
+    def allowed(self, tree: TokenTree) -> TokenIds:
+        """All text tokens that may come next; sampler and matcher agree to the token with a full mask."""
+        found, frontier = [], tree.roots
+        while len(frontier):
+            frontier = self.allowed_of(frontier)
+            found.append(frontier)
+            frontier = tree.children(frontier)
+        return np.concatenate(found) if found else tree.roots[:0]
+
+    def accept(self, token: int) -> None:
+        """Moves on by a token that `allows` has confirmed."""
+        llama().llama_sampler_accept(self._pointer, token)
+
+    def close(self) -> None:
+        """Frees the grammar. Safe to call twice."""
+        if self._pointer is not None:
+            llama().llama_sampler_free(self._pointer)
+            self._pointer = None
+
+
+class GrammarCache:
+    """Parsed grammars by their text: parsing is done once, each use gets a copy at the start position."""
+
+    def __init__(self, vocab: Vocabulary, size: int = 64) -> None:
+        self._vocab, self._size = vocab, size
+        self._parsed: OrderedDict[str, Any] = OrderedDict()
+        self._candidates = Candidates(vocab.n_tokens)
+        self._tree: TokenTree | None = None
+
+    @property
+    def tree(self) -> TokenTree:
+        """The token tree, built at the first refusal: 0.1 s for 49,152 tokens."""
+        if self._tree is None:
+            self._tree = TokenTree(self._vocab)
+        return self._tree
+
+    def start(self, gbnf: str) -> Grammar:
+        """A grammar at its start. Raises EngineError when llama.cpp cannot parse the text."""
+        lib = llama()
+        pristine = self._parsed.get(gbnf)
+        if pristine is None:
+            pristine = lib.llama_sampler_init_grammar(self._vocab.pointer, gbnf.encode(), b"root")
+            if not pristine:
+                raise EngineError("llama.cpp cannot parse the grammar of this call")
+            self._parsed[gbnf] = pristine
+            if len(self._parsed) > self._size:
+                lib.llama_sampler_free(self._parsed.popitem(last=False)[1])
+        self._parsed.move_to_end(gbnf)
+        return Grammar(lib.llama_sampler_clone(pristine), self._candidates)
+
+    def close(self) -> None:
+        """Frees all parsed grammars."""
+        while self._parsed:
+            llama().llama_sampler_free(self._parsed.popitem()[1])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-JsonValue: TypeAlias = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
+JsonValue: TypeAlias = bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"] | None
 Schema: TypeAlias = Mapping[str, object] | bool
 Message: TypeAlias = Mapping[str, object]
 FinishReason: TypeAlias = Literal["stop", "tool_calls", "length"]

@@ -27,7 +27,9 @@ def normalize_messages(messages: Sequence[Mapping[str, object]]) -> list[dict[st
 
 def _normalize(index: int, message: Mapping[str, object]) -> dict[str, object]:
     if not isinstance(message, Mapping):
-        raise RequestError(f"message {index} is {type(message).__name__}; an object with role and content is needed")
+        raise RequestError(
+            f"message {index} is {type(message).__name__}; an object with role and content is needed"
+        )
     role = message.get("role")
     if role == "developer":  # OpenAI's newer name
         role = "system"
@@ -52,11 +54,15 @@ def _text(index: int, content: object, *, optional: bool) -> str:
     if isinstance(content, str):
         return content
     if isinstance(content, Sequence):
-        parts = [p.get("text") if isinstance(p, Mapping) and p.get("type") == "text" else None for p in content]
+        parts = [
+            p.get("text") if isinstance(p, Mapping) and p.get("type") == "text" else None for p in content
+        ]
         texts = [part for part in parts if isinstance(part, str)]
         if len(texts) == len(parts):
             return "".join(texts)
-        raise RequestError(f"message {index} has a content part that is not text; these models read text only")
+        raise RequestError(
+            f"message {index} has a content part that is not text; these models read text only"
+        )
     raise RequestError(f"message {index} has content of type {type(content).__name__}; a string is needed")
 
 

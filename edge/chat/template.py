@@ -13,11 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import resources
-from typing import Literal, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Literal, NoReturn, TypeAlias
 
 from edge.chat.messages import normalize_messages
 from edge.errors import TemplateError
 from edge.types import Tool
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 ToolFormat: TypeAlias = Literal["hermes", "xml", "none"]
 _MAX_TEMPLATE_CHARS = 200_000
@@ -95,18 +98,30 @@ def _render(template: ChatTemplate, variables: Mapping[str, object]) -> str:
         return str(_compile(template.source).render(**variables))
     except JinjaError as exc:
         raise TemplateError(f"the chat template ({template.origin}) failed: {exc}") from exc
-    except (TypeError, ValueError, KeyError, AttributeError, OverflowError, RecursionError, ZeroDivisionError) as exc:
+    except (
+        TypeError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+        ZeroDivisionError,
+    ) as exc:
         # The template's own code ran into this, on values of ours that it did not expect.
-        raise TemplateError(f"the chat template ({template.origin}) failed: {type(exc).__name__}: {exc}") from exc
+        raise TemplateError(
+            f"the chat template ({template.origin}) failed: {type(exc).__name__}: {exc}"
+        ) from exc
 
 
 @functools.lru_cache(maxsize=16)
-def _compile(source: str) -> object:
+def _compile(source: str) -> Template:
     from jinja2 import TemplateError as JinjaError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     if len(source) > _MAX_TEMPLATE_CHARS:
-        raise TemplateError(f"the chat template has {len(source)} characters; allowed are {_MAX_TEMPLATE_CHARS}")
+        raise TemplateError(
+            f"the chat template has {len(source)} characters; allowed are {_MAX_TEMPLATE_CHARS}"
+        )
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
@@ -126,7 +141,9 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
 
 
 def _raise_exception(message: str) -> NoReturn:

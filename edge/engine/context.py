@@ -179,7 +179,9 @@ class Context:
             batch.logits[last] = 0
         if status != 0:
             self.clear()
-            raise EngineError(f"llama_decode gave status {status} for {len(chunk)} tokens at position {n_past}")
+            raise EngineError(
+                f"llama_decode gave status {status} for {len(chunk)} tokens at position {n_past}"
+            )
         self.tokens.extend(chunk)
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from edge.engine.sampling import GrammarCache, SamplerChain
 from edge.errors import ContextOverflow, EngineError, TemplateError
 from edge.types import Event, Reply
 
+DEFAULT_TEMPERATURE = 0.1  # what the smol-tools models were evaluated with
+
 
 class Engine:
     """A model with one context. Not for several threads at once.
@@ -24,6 +27,7 @@ class Engine:
     path: a .gguf file.
     chat_template: replaces the file's own. Without one, the file's is used if it writes calls in the Hermes form;
         otherwise the built-in Hermes template, where the vocabulary is ChatML's.
+    temperature: what requests get that name none.
     """
 
     def __init__(
@@ -31,10 +35,12 @@ class Engine:
         path: str | Path,
         *,
         chat_template: ChatTemplate | None = None,
+        temperature: float = DEFAULT_TEMPERATURE,
         model: ModelOptions | None = None,
         context: ContextOptions | None = None,
     ) -> None:
         started = time.perf_counter()
+        self.temperature = temperature
         self.model = Model(path, model)
         try:
             self.chat_template = chat_template or _choose_template(self.model)
@@ -72,7 +78,10 @@ class Engine:
         return self._active
 
     def _run(self, plan: GenerationPlan, request: ChatRequest) -> Generator[Event, None, None]:
-        chain = SamplerChain(request.sampling, self.model.vocab)
+        sampling = request.sampling
+        if sampling.temperature is None:
+            sampling = replace(sampling, temperature=self.temperature)
+        chain = SamplerChain(sampling, self.model.vocab)
         try:
             generation = self.last_generation = Generation(plan, self.context, chain, self._grammars)
             for event in generation.events():
@@ -135,4 +144,6 @@ def _choose_template(model: Model) -> ChatTemplate:
         return hermes_template()
     if own:
         return own
-    raise TemplateError(f"{model.path} has no chat template and is not a ChatML model; give one with a template")
+    raise TemplateError(
+        f"{model.path} has no chat template and is not a ChatML model; give one with a template"
+    )

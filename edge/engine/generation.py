@@ -68,7 +68,9 @@ class _Draft:
 class Generation:
     """Runs one plan on a context. Iterate `events` once; the last event is the `Reply`."""
 
-    def __init__(self, plan: GenerationPlan, context: Context, chain: SamplerChain, grammars: GrammarCache) -> None:
+    def __init__(
+        self, plan: GenerationPlan, context: Context, chain: SamplerChain, grammars: GrammarCache
+    ) -> None:
         self._plan, self._context, self._chain, self._grammars = plan, context, chain, grammars
         self._vocab = context.model.vocab
         self._parser = OutputParser(opens_thinking=plan.opens_thinking, stop=plan.stop)

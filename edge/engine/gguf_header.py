@@ -25,7 +25,19 @@ SUPPORTED_ARCHITECTURES = ("llama", "qwen3", "qwen35")
 _MAX_COUNT = 1 << 20  # metadata keys, tensors: real files have hundreds
 _MAX_ARRAY = 1 << 24
 _ARRAY, _STRING, _BOOL = 9, 8, 7
-_SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", _BOOL: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+_SCALARS = {
+    0: "<B",
+    1: "<b",
+    2: "<H",
+    3: "<h",
+    4: "<I",
+    5: "<i",
+    6: "<f",
+    _BOOL: "<?",
+    10: "<Q",
+    11: "<q",
+    12: "<d",
+}
 F32 = 0
 
 
@@ -124,9 +136,7 @@ def read_gguf_header(path: Path) -> GgufHeader:
             if not magic:
                 raise ModelError(f"{path} is empty; a .gguf file is expected")
             if magic != MAGIC:
-                raise ModelError(
-                    f"{path} is not a GGUF file: it begins with {magic!r}, expected {MAGIC!r}"
-                )
+                raise ModelError(f"{path} is not a GGUF file: it begins with {magic!r}, expected {MAGIC!r}")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _parse(path, _Cursor(data))
     except FileNotFoundError:
@@ -147,7 +157,7 @@ def _parse(path: Path, cursor: _Cursor) -> GgufHeader:
     metadata: dict[str, object] = {}
     for i in range(n_metadata):
         key = cursor.string(f"metadata key {i}")
-        metadata[key] = _read_value(cursor, key)
+        metadata[key] = _read_value(cursor, _label(key))
     tensors = {}
     for i in range(n_tensors):
         info = _read_tensor_info(cursor, i)
@@ -177,18 +187,34 @@ def _read_value(cursor: _Cursor, key: str) -> object:
     return list(struct.unpack(fmt, cursor.take(struct.calcsize(fmt), key)))
 
 
+def _label(name: str) -> str:
+    """A name out of the file, fit for a message: damaged ones can be kilobytes of anything."""
+    return name if len(name) <= 80 and name.isprintable() else ascii(name[:32])
+
+
 def _read_tensor_info(cursor: _Cursor, index: int) -> TensorInfo:
     name = cursor.string(f"the name of tensor {index}")
-    n_dims = cursor.count("<I", 4, f"the number of dimensions of {name}")
-    shape = tuple(cursor.count("<Q", 1 << 40, f"a dimension of {name}") for _ in range(n_dims))
-    ggml_type = int(cursor.scalar("<I", f"the type of {name}"))
-    offset = int(cursor.scalar("<Q", f"the offset of {name}"))
+    label = _label(name)
+    n_dims = cursor.count("<I", 4, f"the number of dimensions of {label}")
+    shape = tuple(cursor.count("<Q", 1 << 40, f"a dimension of {label}") for _ in range(n_dims))
+    ggml_type = int(cursor.scalar("<I", f"the type of {label}"))
+    offset = int(cursor.scalar("<Q", f"the offset of {label}"))
     return TensorInfo(name, shape, ggml_type, offset)
 
 
 # What each architecture computes with in a block; (suffix, must be F32).
-_COMMON = (("attn_norm.weight", True), ("ffn_gate.weight", False), ("ffn_up.weight", False), ("ffn_down.weight", False))
-_ATTENTION = (("attn_q.weight", False), ("attn_k.weight", False), ("attn_v.weight", False), ("attn_output.weight", False))
+_COMMON = (
+    ("attn_norm.weight", True),
+    ("ffn_gate.weight", False),
+    ("ffn_up.weight", False),
+    ("ffn_down.weight", False),
+)
+_ATTENTION = (
+    ("attn_q.weight", False),
+    ("attn_k.weight", False),
+    ("attn_v.weight", False),
+    ("attn_output.weight", False),
+)
 _QK_NORM = (("attn_q_norm.weight", True), ("attn_k_norm.weight", True))
 _LINEAR = (
     ("attn_qkv.weight", False), ("attn_gate.weight", False), ("ssm_conv1d.weight", True), ("ssm_dt.bias", True),
@@ -204,7 +230,7 @@ def check_runnable(header: GgufHeader, type_bytes: Callable[[int, int], int | No
     """
     arch = header.architecture
     if arch not in SUPPORTED_ARCHITECTURES:
-        found = f"architecture {arch!r}" if arch else "no general.architecture"
+        found = f"architecture {arch[:40]!a}" if arch else "no general.architecture"
         allowed = ", ".join(SUPPORTED_ARCHITECTURES)
         raise ModelError(f"{header.path} has {found}; supported are {allowed}")
     try:
@@ -222,17 +248,27 @@ def _check_extent(header: GgufHeader, type_bytes: Callable[[int, int], int | Non
             n_rows *= n
         row_bytes = type_bytes(tensor.ggml_type, tensor.shape[0] if tensor.shape else 1)
         if row_bytes is None or not all(tensor.shape):
-            raise _Damaged(f"tensor {tensor.name} has type {tensor.ggml_type} and shape {tensor.shape}")
+            raise _Damaged(
+                f"tensor {_label(tensor.name)} has type {tensor.ggml_type} and shape {tensor.shape}"
+            )
         end = header.data_offset + tensor.offset + row_bytes * n_rows
         if end > header.file_bytes:
             missing = end - header.file_bytes
-            raise _Damaged(f"the file is truncated: tensor {tensor.name} ends {missing} bytes beyond its end")
+            raise _Damaged(
+                f"the file is truncated: tensor {_label(tensor.name)} ends {missing} bytes beyond its end"
+            )
 
 
 def _check_numbers(header: GgufHeader) -> None:
     needed = ["block_count", "context_length", "embedding_length", "attention.head_count"]
     if header.architecture == "qwen35":
-        needed += ["ssm.conv_kernel", "ssm.state_size", "ssm.group_count", "ssm.time_step_rank", "ssm.inner_size"]
+        needed += [
+            "ssm.conv_kernel",
+            "ssm.state_size",
+            "ssm.group_count",
+            "ssm.time_step_rank",
+            "ssm.inner_size",
+        ]
     for key in needed:
         value = header.number(key)
         if value is None or not 0 < value < 1 << 31:
@@ -241,7 +277,9 @@ def _check_numbers(header: GgufHeader) -> None:
     if header.architecture == "qwen35":
         sections = header.metadata.get("qwen35.rope.dimension_sections")
         if not isinstance(sections, list) or len(sections) != 4 or not any(sections):
-            raise _Damaged(f"qwen35.rope.dimension_sections is {sections!r}, four numbers, not all 0, are needed")
+            raise _Damaged(
+                f"qwen35.rope.dimension_sections is {sections!r}, four numbers, not all 0, are needed"
+            )
     if not isinstance(header.metadata.get("tokenizer.ggml.tokens"), StringArray):
         raise _Damaged("it has no vocabulary (tokenizer.ggml.tokens)")
 
@@ -252,7 +290,11 @@ def _check_blocks(header: GgufHeader) -> None:
     if listed and n_block != max(listed) + 1:
         raise _Damaged(
             f"{header.architecture}.block_count is {n_block}, the tensors have {max(listed) + 1} blocks"
-            + (" (a multi-token-prediction block was counted but not stored)" if n_block > max(listed) + 1 else "")
+            + (
+                " (a multi-token-prediction block was counted but not stored)"
+                if n_block > max(listed) + 1
+                else ""
+            )
         )
     for name in ("token_embd.weight", "output_norm.weight"):
         _require(header, name, must_be_f32=name.endswith("norm.weight"))

@@ -12,6 +12,7 @@ from typing import Any
 
 from edge.engine.gguf_header import GgufHeader, check_runnable, read_gguf_header
 from edge.engine.native import llama, problems_logged
+from edge.engine.trial import check_in_child
 from edge.errors import ModelError, RequestError
 
 
@@ -31,11 +32,16 @@ class ModelOptions:
 class Model:
     """Owns a `llama_model`. Close it, or use it in a `with` block; contexts made from it must be closed first."""
 
-    def __init__(self, path: str | Path, options: ModelOptions | None = None) -> None:
+    def __init__(
+        self, path: str | Path, options: ModelOptions | None = None, *, trusted: bool = False
+    ) -> None:
+        """trusted: the file is known not to make llama.cpp abort; leaves out the trial in a child process."""
         self.path = Path(path)
         self.options = options or ModelOptions()
         self.header = read_gguf_header(self.path)
         check_runnable(self.header, _row_bytes)
+        if not trusted:
+            check_in_child(self.path)
         self.pointer = _load(self.path, self.options)
         self.vocab = Vocabulary(llama().llama_model_get_vocab(self.pointer))
         self.n_ctx_train = int(llama().llama_model_n_ctx_train(self.pointer))
@@ -151,7 +157,9 @@ def _encode(text: str) -> bytes:
         return text.encode("utf-8")
     except UnicodeEncodeError as exc:
         found = f"U+{ord(text[exc.start]):04X}"
-        raise RequestError(f"the text holds {found}, half of a surrogate pair, which is not a character") from None
+        raise RequestError(
+            f"the text holds {found}, half of a surrogate pair, which is not a character"
+        ) from None
 
 
 def model_facts(header: GgufHeader) -> dict[str, object]:
@@ -172,6 +180,6 @@ def quantization_name(header: GgufHeader) -> str:
 
     value = header.metadata.get("general.file_type")
     try:
-        return LlamaFileType(value).name.removeprefix("MOSTLY_").removeprefix("ALL_")
+        return str(LlamaFileType(value).name).removeprefix("MOSTLY_").removeprefix("ALL_")
     except ValueError:
         return "unknown"

@@ -88,5 +88,7 @@ def _choice(choice: str | Mapping[str, object]) -> str:
     function = choice.get("function")
     name = function.get("name") if isinstance(function, Mapping) else None
     if not isinstance(name, str):
-        raise RequestError('tool_choice is an object without function.name; e.g. {"function": {"name": "..."}}')
+        raise RequestError(
+            'tool_choice is an object without function.name; e.g. {"function": {"name": "..."}}'
+        )
     return name

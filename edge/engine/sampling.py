@@ -28,9 +28,9 @@ _MAX_SEED = 0xFFFFFFFE  # 0xFFFFFFFF asks llama.cpp for a random one
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingOptions:
-    """How a token is drawn. temperature 0 takes the likeliest; seed None draws a seed."""
+    """How a token is drawn. temperature 0 takes the likeliest, None what suits the model; seed None draws a seed."""
 
-    temperature: float = 0.1
+    temperature: float | None = None
     top_k: int = 40
     top_p: float = 0.95
     min_p: float = 0.05
@@ -39,7 +39,7 @@ class SamplingOptions:
     def check(self) -> None:
         """Raises RequestError for a value outside its range."""
         ranges: tuple[tuple[str, float, float, float], ...] = (
-            ("temperature", self.temperature, 0.0, 5.0),
+            ("temperature", self.temperature or 0.0, 0.0, 5.0),
             ("top_k", self.top_k, 0, 1 << 20),
             ("top_p", self.top_p, 0.0, 1.0),
             ("min_p", self.min_p, 0.0, 1.0),
@@ -66,7 +66,12 @@ class Candidates:
         view["id"] = ids
         view["logit"] = logits
         view["p"] = 0.0
-        self.array.data, self.array.size, self.array.selected, self.array.sorted = self._pointer, len(ids), -1, False
+        self.array.data, self.array.size, self.array.selected, self.array.sorted = (
+            self._pointer,
+            len(ids),
+            -1,
+            False,
+        )
         return view
 
 
@@ -87,7 +92,7 @@ class SamplerChain:
     @staticmethod
     def _samplers(options: SamplingOptions) -> list[Any]:
         lib = llama()
-        if options.temperature == 0:
+        if not options.temperature:
             return [lib.llama_sampler_init_greedy()]
         seed = 0xFFFFFFFF if options.seed is None else options.seed
         return [
@@ -169,7 +174,8 @@ class TokenTree:
             return self._children[:0]
         # The ranges [start, start + count) of each token, laid end to end.
         offsets = np.repeat(starts - np.concatenate(([0], np.cumsum(counts)[:-1])), counts)
-        return self._children[np.arange(total) + offsets]
+        found: TokenIds = self._children[np.arange(total) + offsets]
+        return found
 
 
 class Grammar:
@@ -193,7 +199,7 @@ class Grammar:
         return kept
 
     def allowed(self, tree: TokenTree) -> TokenIds:
-        """All text tokens that may come next; sampler and matcher agree to the token with a full mask."""
+        """All text tokens that may come next: what a mask over the whole vocabulary would leave, 50 times sooner."""
         found, frontier = [], tree.roots
         while len(frontier):
             frontier = self.allowed_of(frontier)

@@ -1,0 +1,76 @@
+"""The typer app: which commands there are, and the configuration file's defaults for them."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from edge.cli.models import models_command, pull_command, rm_command
+from edge.cli.run import run_command
+from edge.errors import RequestError
+
+app = typer.Typer(
+    name="smoltools-edge",
+    help="Run small tool-calling language models on the device in front of you.",
+    epilog='Example: smoltools-edge run --tools tools.json "What is the weather in Paris?"',
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,  # rich would triple the time of every --help
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+app.command("run")(run_command)
+app.command("pull")(pull_command)
+app.command("models")(models_command)
+app.command("rm")(rm_command)
+
+
+def invoke(args: list[str]) -> int:
+    """Runs a command; the exit code. Lets EdgeError through."""
+    command = typer.main.get_command(app)
+    defaults = load_config({name: sub.params for name, sub in command.commands.items()})  # type: ignore[attr-defined]
+    try:
+        command.main(args, prog_name="smoltools-edge", default_map=defaults)
+    except SystemExit as exc:
+        return exc.code if isinstance(exc.code, int) else 1
+    return 0
+
+
+def load_config(commands: dict[str, list[Any]]) -> dict[str, dict[str, object]]:
+    """Defaults by command and parameter from the user's config.toml; flags and environment win over them.
+
+    The file is SMOLTOOLS_EDGE_CONFIG, or config.toml in the user's configuration folder. Raises RequestError for
+    a file that is not TOML and for unknown sections and keys.
+    """
+    path = _config_path()
+    if path is None:
+        return {}
+    try:
+        config = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as exc:
+        raise RequestError(f"the configuration {path} cannot be read: {exc}") from None
+    for section, values in config.items():
+        if section not in commands or not isinstance(values, dict):
+            raise RequestError(
+                f"the configuration {path} has [{section}]; allowed are {', '.join(sorted(commands))}"
+            )
+        allowed = {param.name for param in commands[section]}
+        if unknown := set(values) - allowed:
+            raise RequestError(
+                f"the configuration {path} has {section}.{min(unknown)}; allowed are {', '.join(sorted(allowed))}"
+            )
+    return config
+
+
+def _config_path() -> Path | None:
+    named = os.environ.get("SMOLTOOLS_EDGE_CONFIG")
+    if named:
+        return Path(named)
+    import platformdirs
+
+    path = Path(platformdirs.user_config_dir("smoltools-edge")) / "config.toml"
+    return path if path.exists() else None

@@ -1,0 +1,103 @@
+"""`run`: one answer, or a conversation."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge.cli.models import REF_HELP
+from edge.cli.session import Settings, check_prompt, open_engine, read_tools, reply_document, set_up_logging
+
+
+def run_command(
+    prompt: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[PROMPT]", help="What to ask. Without it: standard input, or a conversation."
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option(metavar="REF", envvar="SMOLTOOLS_EDGE_MODEL", help=REF_HELP)] = "demo",
+    tools: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", envvar="SMOLTOOLS_EDGE_TOOLS", help="JSON list of OpenAI-style tools."),
+    ] = None,
+    tool_choice: Annotated[
+        str, typer.Option(metavar="CHOICE", help="auto, none, required, or the name of a tool.")
+    ] = "auto",
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="System text.")] = None,
+    max_tokens: Annotated[
+        int,
+        typer.Option(metavar="N", envvar="SMOLTOOLS_EDGE_MAX_TOKENS", help="Tokens of the answer at most."),
+    ] = 512,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            metavar="T",
+            envvar="SMOLTOOLS_EDGE_TEMPERATURE",
+            help="0 is greedy. Default: what suits the model.",
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Same seed, same answer.")] = None,
+    n_ctx: Annotated[
+        int | None,
+        typer.Option("--n-ctx", metavar="N", envvar="SMOLTOOLS_EDGE_N_CTX", help="Context window in tokens."),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(metavar="N", envvar="SMOLTOOLS_EDGE_THREADS", help="Default: the physical cores."),
+    ] = None,
+    kv_type: Annotated[str, typer.Option(metavar="TYPE", help="KV cache: f32, f16 or q8_0.")] = "f16",
+    no_grammar: Annotated[
+        bool, typer.Option("--no-grammar", help="Do not constrain calls; malformed ones are reported.")
+    ] = False,
+    think: Annotated[
+        bool | None,
+        typer.Option("--think/--no-think", help="Ask the template for thinking, where it knows how."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="llama.cpp's log on standard error.")
+    ] = False,
+) -> None:
+    """Ask a model, with tools that it may call.
+
+    Example: smoltools-edge run --tools tools.json "What is the weather in Paris?"
+    """
+    set_up_logging(verbose)
+    settings = Settings(
+        tools=read_tools(tools) if tools else (),
+        tool_choice=tool_choice,
+        system=system,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        grammar=not no_grammar,
+        think=think,
+        **({} if seed is None else {"seed": seed}),
+    )
+    interactive = prompt is None and sys.stdin.isatty() and not json
+    text = None if interactive else check_prompt(_read_prompt(prompt))
+    engine = open_engine(model, n_ctx=n_ctx, n_threads=threads, kv_type=kv_type)
+    with engine:
+        if text is None:
+            from edge.cli.repl import converse
+
+            converse(engine, settings)
+            return
+        request = settings.request([{"role": "user", "content": text}])
+        if json:
+            document = reply_document(engine.chat(request), engine, settings)
+            typer.echo(json_module.dumps(document, ensure_ascii=False, indent=2))
+            return
+        from edge.cli.render import make_renderer, show_all
+
+        show_all(engine.stream(request), make_renderer())
+
+
+def _read_prompt(prompt: str | None) -> str:
+    if prompt is not None and prompt != "-":
+        return prompt
+    return sys.stdin.buffer.read().decode("utf-8", "replace")

@@ -1,0 +1,29 @@
+"""From a model reference to an engine: the catalogue's template and context for a known model."""
+
+from __future__ import annotations
+
+from edge.chat.template import hermes_template
+from edge.engine.context import ContextOptions
+from edge.engine.engine import DEFAULT_TEMPERATURE, Engine
+from edge.engine.model import ModelOptions
+from edge.models.store import Progress, resolve
+
+
+def load(
+    ref: str,
+    *,
+    context: ContextOptions | None = None,
+    model: ModelOptions | None = None,
+    progress: Progress = lambda line: None,
+) -> Engine:
+    """An engine for a catalogue name, user/repo[:QUANT] or a path to a .gguf file; fetches what is not here.
+
+    progress: told what is being fetched, a line each. Raises EdgeError.
+    """
+    resolved = resolve(ref, progress)
+    entry = resolved.entry
+    template = hermes_template(entry.default_system) if entry and entry.chat_template == "hermes" else None
+    temperature = entry.temperature if entry else DEFAULT_TEMPERATURE
+    return Engine(
+        resolved.path, chat_template=template, temperature=temperature, model=model, context=context
+    )

@@ -1,0 +1,120 @@
+"""Rules for JSON text as `json.dumps(value, ensure_ascii=False)` writes it: strings, numbers, free values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from edge.grammar.rules import (
+    EMPTY,
+    LAST_CODE_POINT,
+    Chars,
+    Lit,
+    Ref,
+    Repeat,
+    Rule,
+    Seq,
+    alt,
+    chars,
+    optional,
+    seq,
+)
+
+INTEGER_DIGITS = 18  # stays inside 64 bits
+FRACTION_DIGITS = 17  # enough for any double
+
+ANY_CHAR = chars((0, LAST_CODE_POINT))
+DIGIT, NON_ZERO, HEX = chars("09"), chars("19"), chars("09", "af", "AF")
+PLAIN = chars(" !", "#[", (0x5D, LAST_CODE_POINT))  # what a string holds unescaped
+
+# `\uXXXX` of a character below the surrogates, above them, or of a pair of them; never half a pair.
+_UNIT = alt(
+    (
+        seq(chars("09", "ac", "AC", "ef", "EF"), HEX, HEX, HEX),
+        seq(chars("d", "D"), chars("07"), HEX, HEX),
+        seq(
+            chars("d", "D"),
+            chars("89", "ab", "AB"),
+            HEX,
+            HEX,
+            Lit("\\u"),
+            chars("d", "D"),
+            chars("cf", "CF"),
+            HEX,
+            HEX,
+        ),
+    )
+)
+STRING_CHAR = alt(
+    (PLAIN, seq(Lit("\\"), alt((chars('"', "\\", "/", "b", "f", "n", "r", "t"), seq(Lit("u"), _UNIT)))))
+)
+
+INTEGER = alt((seq(optional(Lit("-")), NON_ZERO, Repeat(DIGIT, 0, INTEGER_DIGITS - 1)), Lit("0")))
+_EXPONENT = seq(chars("e", "E"), optional(chars("+", "-")), Repeat(DIGIT, 1, 2))
+NUMBER = seq(
+    optional(Lit("-")),
+    alt((Lit("0"), seq(NON_ZERO, Repeat(DIGIT, 0, INTEGER_DIGITS - 1)))),
+    optional(seq(Lit("."), Repeat(DIGIT, 1, FRACTION_DIGITS))),
+    optional(_EXPONENT),
+)
+
+STANDARD_RULES: dict[str, Rule] = {
+    "char": STRING_CHAR,
+    "string": seq(Lit('"'), Repeat(Ref("char"), 0, None), Lit('"')),
+    "integer": INTEGER,
+    "number": NUMBER,
+    "boolean": alt((Lit("true"), Lit("false"))),
+    "null": Lit("null"),
+    "value": alt(map(Ref, ("object", "array", "string", "number", "boolean", "null"))),
+    "member": seq(Ref("string"), Lit(": "), Ref("value")),
+    "object": seq(
+        Lit("{"), optional(seq(Ref("member"), Repeat(seq(Lit(", "), Ref("member")), 0, None))), Lit("}")
+    ),
+    "array": seq(
+        Lit("["), optional(seq(Ref("value"), Repeat(seq(Lit(", "), Ref("value")), 0, None))), Lit("]")
+    ),
+}
+TYPE_RULES = {
+    name: Ref(name) for name in ("string", "integer", "number", "boolean", "null", "object", "array")
+}
+
+
+def dumps(value: object) -> str:
+    """The one way in which a fixed value is written."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def one_of(words: Iterable[str]) -> Rule:
+    """One of the words, written as a tree of prefixes so that a reader follows one branch at a time."""
+    tree: dict[str, dict] = {}  # type: ignore[type-arg]
+    for word in words:
+        node = tree
+        for char in word:
+            node = node.setdefault(char, {})
+        node[""] = {}
+    return _branch(tree)
+
+
+def _branch(node: dict[str, dict]) -> Rule:  # type: ignore[type-arg]
+    options: list[Rule] = []
+    for char, below in node.items():
+        text = char
+        while len(below) == 1 and "" not in below:
+            ((step, below),) = below.items()
+            text += step
+        options.append(seq(Lit(text), _branch(below)) if text and below != {"": {}} else Lit(text))
+    return alt(options)
+
+
+__all__ = [
+    "ANY_CHAR",
+    "EMPTY",
+    "PLAIN",
+    "STANDARD_RULES",
+    "STRING_CHAR",
+    "TYPE_RULES",
+    "Chars",
+    "Seq",
+    "dumps",
+    "one_of",
+]

@@ -27,7 +27,8 @@ class CallConstraint:
         self._by_opening = {_opening(tool): tool for tool in tools}
         self._tokens: list[int] = []
         self._text = b""
-        self.n_refused = 0
+        self.n_refused = 0  # choices that the grammar did not allow
+        self.n_descended = 0  # of these, how often the likeliest tokens did not suffice
         self.tool: CompiledTool | None = tools[0] if len(tools) == 1 else None
         gbnf = self.tool.gbnf if self.tool else tool_name_gbnf([tool.tool.name for tool in tools])
         self._grammar = grammars.start(gbnf)
@@ -58,7 +59,12 @@ class CallConstraint:
 
     def _choose_allowed(self, chain: SamplerChain, context: Context) -> int:
         self.n_refused += 1
-        allowed = self._grammar.allowed(self._grammars.tree)
+        tree, allowed = self._grammars.tree, None
+        if chain.n_kept is not None:
+            allowed = self._grammar.allowed_likely(chain.logits(context), chain.n_kept, tree)
+        if allowed is None:
+            self.n_descended += 1
+            allowed = self._grammar.allowed(tree)
         if not len(allowed):
             raise EngineError("no token of this vocabulary continues the call")
         return chain.sample_among(context, allowed)

@@ -15,7 +15,7 @@ from edge.engine.generation import CLOSE_THINKING, Generation, GenerationPlan, w
 from edge.engine.model import Model, ModelOptions, model_facts
 from edge.engine.request import ChatRequest, ToolPlan, plan_tools
 from edge.engine.sampling import GrammarCache, SamplerChain
-from edge.errors import ContextOverflow, EngineError, TemplateError
+from edge.errors import ContextOverflow, EngineError, RequestError, TemplateError
 from edge.types import Event, Reply
 
 DEFAULT_TEMPERATURE = 0.1  # what the smol-tools models were evaluated with
@@ -74,6 +74,8 @@ class Engine:
         tools = plan_tools(request)
         plan = self._plan(request, tools)
         self._stop_active()
+        if plan.tools and plan.use_grammar:
+            self._grammars.prepare()
         self._active = self._run(plan, request)
         return self._active
 
@@ -104,6 +106,10 @@ class Engine:
             text, opens_thinking = text + CLOSE_THINKING, False  # a call inside thinking opens nothing
         prompt = vocab.tokenize(text, add_bos=True)
         forced = vocab.tokenize(OPENER) if tools.forced else []
+        if forced and request.max_tokens <= len(forced):
+            raise RequestError(
+                f"max_tokens is {request.max_tokens}; opening a call alone takes {len(forced)}"
+            )
         if len(prompt) + len(forced) >= self.context.plan.n_ctx:
             raise ContextOverflow(len(prompt), self.context.plan.n_ctx)
         return GenerationPlan(

@@ -80,7 +80,7 @@ class Generation:
         self._tail = b""  # the last bytes written, to see `<tool_call>` complete
         self._draft = _Draft()
         self.n_completion = 0
-        self.n_refused = 0  # choices of the model that the grammar refused
+        self.n_refused = self.n_descended = 0  # see CallConstraint
 
     def events(self) -> Iterator[Event]:
         """Prefills, decodes, and yields what becomes certain as soon as it does."""
@@ -170,6 +170,7 @@ class Generation:
     def _drop_constraint(self) -> None:
         if self._constraint is not None:
             self.n_refused += self._constraint.n_refused
+            self.n_descended += self._constraint.n_descended
             self._constraint.close()
             self._constraint = None
 

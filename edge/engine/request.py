@@ -47,7 +47,7 @@ class ToolPlan:
 def plan_tools(request: ChatRequest) -> ToolPlan:
     """Raises ToolsError, UnsupportedSchema or RequestError for tools or a choice that cannot be honoured."""
     check_request(request)
-    tools = _tools(request.tools)
+    tools = parse_tools([tool.to_openai() if isinstance(tool, Tool) else tool for tool in request.tools])
     choice = _choice(request.tool_choice)
     # With the grammar off an unsupported keyword restricts nothing, but the schema must still be one.
     compiled = tuple(compile_tool(tool) for tool in tools)
@@ -74,12 +74,6 @@ def check_request(request: ChatRequest) -> None:
     for stop in request.stop:
         if not isinstance(stop, str) or not stop:
             raise RequestError(f"a stop string is {stop!r}; non-empty texts are allowed")
-
-
-def _tools(tools: Sequence[Tool | Mapping[str, object]]) -> tuple[Tool, ...]:
-    if all(isinstance(tool, Tool) for tool in tools):
-        return tuple(tool for tool in tools if isinstance(tool, Tool))
-    return parse_tools(list(tools))
 
 
 def _choice(choice: str | Mapping[str, object]) -> str:

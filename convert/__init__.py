@@ -1,1 +1,11 @@
-"""Checkpoint and LoRA to GGUF."""
+"""Checkpoint and LoRA to GGUF: read, merge, write, quantize, and prove each file right.
+
+result = convert(ConvertOptions(checkpoint="path/or/user/repo", out=Path("out")), on_progress)
+"""
+
+from __future__ import annotations
+
+from convert.errors import ConvertError
+from convert.pipeline import ConvertOptions, ConvertResult, Progress, convert
+
+__all__ = ["ConvertError", "ConvertOptions", "ConvertResult", "Progress", "convert"]

@@ -1,0 +1,49 @@
+"""The manifest beside the files: what was made, from what, with which digest, and what was checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from convert.provenance import Provenance
+from convert.verify import Check
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One finished file. tensor_types: how many tensors got each ggml type. fallbacks: 'name: type' where the
+    recipe's type did not fit the rows."""
+
+    type: str
+    path: Path
+    size_bytes: int
+    sha256: str
+    tensor_types: dict[str, int]
+    fallbacks: tuple[str, ...]
+    checks: tuple[Check, ...]
+
+    def as_json(self) -> dict[str, object]:
+        return {**asdict(self), "path": str(self.path)}
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of the file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_manifest(
+    path: Path, outputs: Sequence[Output], provenance: Provenance, notes: Sequence[str]
+) -> Path:
+    """Write the manifest, through a temporary name, and return its path. File names in it are relative to it."""
+    content = {
+        "files": [{**output.as_json(), "path": output.path.name} for output in outputs],
+        "provenance": asdict(provenance),
+        "notes": list(notes),
+    }
+    partial = path.with_name(f".{path.name}.part")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return partial.replace(path)

@@ -5,13 +5,16 @@ A tensor `NAME.in_sum2` holds the sums of squared activations, `NAME.counts` the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from gguf import GGUFValueType, GGUFWriter
 from numpy.typing import NDArray
 
+from convert.child import NativeFailure, OnProgress, run_native
 from convert.errors import ConvertError, ImatrixError
 from convert.gguf_file import GgufTensor, read_gguf
 from convert.manifest import file_sha256
@@ -26,6 +29,16 @@ class Imatrix:
     path: Path
     sha256: str
     values: Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class ImatrixSummary:
+    """What was made: weights with statistics, pieces and tokens of the calibration text."""
+
+    path: Path
+    n_weights: int
+    n_chunks: int
+    n_tokens: int
 
 
 def read_imatrix(path: Path) -> Imatrix:
@@ -64,3 +77,61 @@ def check_imatrix(imatrix: Imatrix, columns: Mapping[str, int]) -> None:
             raise ImatrixError(
                 f"{imatrix.path} is of another model: {name} has {values.size} columns there, here {found}"
             )
+
+
+def make_imatrix(
+    model: Path,
+    texts: Sequence[str],
+    out: Path,
+    *,
+    dataset: str,
+    n_ctx: int = 512,
+    n_threads: int = 1,
+    on_progress: OnProgress = lambda done, total: None,
+) -> ImatrixSummary:
+    """Run the model over the texts and write the importance matrix to `out`, through a temporary name.
+
+    dataset: the calibration's name, stored in the file. n_ctx: tokens a piece; memory grows with it times the
+    vocabulary, since logits of all positions are asked for: without them llama.cpp skips most rows of the last layer.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "sums.npz"
+        request = {
+            "model": str(model),
+            "texts": list(texts),
+            "n_ctx": n_ctx,
+            "n_threads": n_threads,
+            "target": str(target),
+        }
+        try:
+            result = run_native("collect", request, on_progress)
+        except NativeFailure as error:
+            raise ImatrixError(f"{model.name}: {error}") from error
+        with np.load(target) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    partial = out.with_name(f".{out.name}.part")
+    try:
+        _write_imatrix(partial, arrays, dataset, int(result["n_chunks"]), n_ctx)
+        partial.replace(out)
+    except OSError as error:
+        raise ImatrixError(f"{out} cannot be written: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return ImatrixSummary(out, len(arrays) // 2, int(result["n_chunks"]), int(result["n_tokens"]))
+
+
+def _write_imatrix(
+    path: Path, arrays: Mapping[str, NDArray[np.float32]], dataset: str, n_chunks: int, n_ctx: int
+) -> None:
+    writer = GGUFWriter(path, "imatrix")
+    writer.kv_data[0].clear()  # an importance matrix has no architecture
+    writer.add_string("general.type", "imatrix")
+    writer.add_key_value("imatrix.datasets", [dataset], GGUFValueType.ARRAY, sub_type=GGUFValueType.STRING)
+    writer.add_uint32("imatrix.chunk_count", n_chunks)
+    writer.add_uint32("imatrix.chunk_size", n_ctx)
+    for name in sorted(arrays):
+        writer.add_tensor(name, arrays[name].reshape(1, -1))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

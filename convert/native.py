@@ -21,8 +21,9 @@ import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
+from convert.activations import ActivationSums
+
 _TENSOR_LINE = re.compile(r"\[ *(\d+)/ *(\d+)\]")
-_KV_STRING = 2  # LLAMA_KV_OVERRIDE_TYPE_STR
 _OVERRIDE_LIMIT = 127
 
 Emit = Callable[[object], None]
@@ -47,9 +48,11 @@ class _Log:
             self.on_line(line)
 
     def reason(self) -> str:
-        """The last line that looks like an explanation."""
-        marked = [line for line in self.lines if re.search(r"error|fail|invalid|missing|wrong", line, re.I)]
-        return (marked or self.lines or ["no reason given"])[-1].strip()
+        """The line that says most: a marked error, else a failure, else the last one; without its function's name."""
+        errors = [line for line in self.lines if "error" in line]
+        failures = [line for line in self.lines if "fail" in line]
+        line = (errors or failures or self.lines or ["no reason given"])[-1]
+        return re.sub(r"^\w+: ", "", line.strip())
 
 
 @contextmanager
@@ -76,7 +79,10 @@ def _model(path: str, log: _Log, *, vocab_only: bool = False) -> Iterator[Handle
 
 
 @contextmanager
-def _context(model: Handle, n_ctx: int, *, n_threads: int, exact: bool = False) -> Iterator[Handle]:
+def _context(
+    model: Handle, n_ctx: int, *, n_threads: int, exact: bool = False, cb_eval: object = None
+) -> Iterator[Handle]:
+    """A context whose whole window is one batch, with logits of every position."""
     params = llama_cpp.llama_context_default_params()
     params.n_ctx = params.n_batch = params.n_ubatch = n_ctx
     params.n_threads = params.n_threads_batch = n_threads
@@ -84,6 +90,8 @@ def _context(model: Handle, n_ctx: int, *, n_threads: int, exact: bool = False) 
     if exact:  # F32 cache and plain attention, for comparison with a float32 reference
         params.type_k = params.type_v = 0
         params.flash_attn_type = 0
+    if cb_eval is not None:
+        params.cb_eval = cb_eval
     context = llama_cpp.llama_init_from_model(model, params)
     if not context:
         raise NativeError(f"llama.cpp makes no context of {n_ctx} tokens")
@@ -119,7 +127,7 @@ def _set_overrides(params: ctypes.Structure, fields: Mapping[str, str]) -> objec
     """Metadata strings to add. The returned array must stay referenced during the call."""
     array = (llama_cpp.llama_model_kv_override * (len(fields) + 1))()
     for entry, (key, value) in zip(array, fields.items(), strict=False):
-        entry.tag = _KV_STRING
+        entry.tag = llama_cpp.LLAMA_KV_OVERRIDE_TYPE_STR
         entry.key = key.encode()[:_OVERRIDE_LIMIT]
         entry.value.val_str = value.encode()[:_OVERRIDE_LIMIT]
     params.kv_overrides = ctypes.cast(array, ctypes.POINTER(llama_cpp.llama_model_kv_override))
@@ -206,10 +214,46 @@ def logits(request: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
     return {}
 
 
+def collect(request: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+    """Activation sums of texts, in pieces of `n_ctx` tokens, as an .npz at `target`.
+
+    Arrays: NAME.in_sum2 (columns,) and NAME.counts (1,). Result: {"n_chunks", "n_tokens"}.
+    """
+    n_ctx: int = request["n_ctx"]
+    sums = ActivationSums(_op_number(b"MUL_MAT"))
+    callback = llama_cpp.ggml_backend_sched_eval_callback(sums)  # must outlive the context
+    with _logging() as log, _model(request["model"], log) as model:
+        vocab = llama_cpp.llama_model_get_vocab(model)
+        chunks = _chunks([_tokenize(vocab, text) for text in request["texts"]], n_ctx)
+        if not chunks:
+            raise NativeError("the calibration text is empty")
+        with _context(model, n_ctx, n_threads=request["n_threads"], cb_eval=callback) as context:
+            for i, chunk in enumerate(chunks):
+                _decode(context, model, chunk)
+                emit({"done": i + 1, "total": len(chunks)})
+    arrays = {f"{name}.in_sum2": values.astype(np.float32) for name, values in sums.sums.items()}
+    arrays |= {f"{name}.counts": np.array([count], np.float32) for name, count in sums.counts.items()}
+    np.savez(request["target"], allow_pickle=False, **arrays)
+    return {"n_chunks": len(chunks), "n_tokens": sum(map(len, chunks))}
+
+
+def _chunks(token_ids: Sequence[Sequence[int]], n_ctx: int) -> list[Sequence[int]]:
+    """Each text in pieces; a text never shares a piece with another, because they are separate conversations."""
+    return [ids[start : start + n_ctx] for ids in token_ids for start in range(0, len(ids), n_ctx)]
+
+
+def _op_number(name: bytes) -> int:
+    """ggml's number of an operation, which changes between versions."""
+    library = ctypes.CDLL(str(Path(llama_cpp.__file__).parent / "lib" / "libggml-base.so"))
+    library.ggml_op_name.restype = ctypes.c_char_p
+    return next(number for number in range(256) if library.ggml_op_name(number) == name)
+
+
 _TASKS: dict[str, Callable[[Mapping[str, Any], Emit], dict[str, Any]]] = {
     "quantize": quantize,
     "probe": probe,
     "logits": logits,
+    "collect": collect,
 }
 
 

@@ -276,10 +276,7 @@ def _verify(job: _Job, file_type: FileType, file: GgufFile) -> tuple[Check, ...]
         return ()
     if file_type.float_type:
         return verify_float(file, job.plan, job.vocabulary, job.fields(file_type), file_type.float_type)
-    return verify_quantized(
-        file,
-        read_gguf(job.source()),
-        job.vocabulary,
-        job.fields(file_type),
-        changed=set(job.quantized_fields(file_type)),
-    )
+    changed = job.quantized_fields(file_type)
+    fields = [field for field in job.fields(file_type) if field.key not in changed]
+    fields += [Field(key, "str", value) for key, value in changed.items()]
+    return verify_quantized(file, read_gguf(job.source()), job.vocabulary, fields)

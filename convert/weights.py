@@ -64,5 +64,6 @@ def apply(function: Function, values: NDArray[np.float32]) -> NDArray[np.float32
     if function == "add_one":
         return values + np.float32(1.0)
     if function == "negative_exp":
-        return -np.exp(values)
+        # In float64, so that the float32 is the nearest one on every machine; numpy's float32 exp is off by one bit.
+        return -np.exp(values.astype(np.float64)).astype(np.float32)
     return values

@@ -58,7 +58,7 @@ def test_every_check_is_done_for_every_file(three_files):
     _, result, _ = three_files
     for file in result.files:
         names = [check.name for check in file.checks]
-        assert names == ["tensors", "metadata", "weights", "tokens", "chat template", "decode"]
+        assert names == ["tensors", "metadata", "weights", "load", "tokens", "chat template", "decode"]
 
 
 def test_matrices_take_the_files_type_and_what_llama_cpp_needs_in_float32_keeps_it(three_files):

@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 export CMAKE_ARGS ?= -DCMAKE_PROJECT_llama_cpp_INCLUDE=$(CURDIR)/jetson/llama-cpp-minimal.cmake -DLLAMA_OPENSSL=OFF
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check lint format bench clean
+.PHONY: demo test check lint format bench clean help-text
 
 demo: $(VENV)/.installed
 	@$(BIN)/smoltools-edge pull demo
@@ -46,3 +46,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+
+# After a change to the commands: the text that --help prints without importing them.
+help-text: $(VENV)/.installed-dev
+	$(BIN)/python -c 'from edge.cli.app import render_help; print(render_help(), end="")' > edge/cli/help.txt

@@ -102,7 +102,7 @@ def main() -> int:
             call = first_call(engine, request)
             counts["answers"] += 1
             assert engine.last_generation is not None
-            tokens += engine.last_generation.n_completion
+            tokens += len(engine.last_generation.tokens)
             refusals += engine.last_generation.n_refused
             if call is None:
                 counts["withdrawn"] += 1

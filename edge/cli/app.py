@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from edge.cli.convert import convert_command
 from edge.cli.models import models_command, pull_command, rm_command
 from edge.cli.run import run_command
 from edge.errors import RequestError
@@ -24,6 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.command("run")(run_command)
+app.command("convert")(convert_command)
 app.command("pull")(pull_command)
 app.command("models")(models_command)
 app.command("rm")(rm_command)
@@ -38,6 +40,16 @@ def invoke(args: list[str]) -> int:
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else 1
     return 0
+
+
+def render_help() -> str:
+    """The text of `--help` at 100 columns, which is kept in help.txt (see `start`)."""
+    command = typer.main.get_command(app)
+    context = command.make_context(
+        "smoltools-edge", [], resilient_parsing=True, terminal_width=100, max_content_width=100
+    )
+    with context:
+        return command.get_help(context) + "\n"
 
 
 def load_config(commands: dict[str, list[Any]]) -> dict[str, dict[str, object]]:

@@ -96,8 +96,17 @@ def set_up_logging(verbose: bool) -> None:
     root.propagate = False
     handler = logging.StreamHandler(sys.stderr) if verbose else _log_file()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    root.handlers[:] = [handler]
+    close_logging()
+    root.addHandler(handler)
     root.setLevel(logging.DEBUG)
+
+
+def close_logging() -> None:
+    """Closes the log that `set_up_logging` opened."""
+    root = logging.getLogger("edge")
+    for handler in root.handlers[:]:
+        root.removeHandler(handler)
+        handler.close()
 
 
 def _log_file() -> logging.Handler:

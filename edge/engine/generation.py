@@ -71,7 +71,7 @@ class Generation:
     def __init__(
         self, plan: GenerationPlan, context: Context, chain: SamplerChain, grammars: GrammarCache
     ) -> None:
-        self._plan, self._context, self._chain, self._grammars = plan, context, chain, grammars
+        self.plan, self._context, self._chain, self._grammars = plan, context, chain, grammars
         self._vocab = context.model.vocab
         self._parser = OutputParser(opens_thinking=plan.opens_thinking, stop=plan.stop)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -79,15 +79,15 @@ class Generation:
         self._constraint: CallConstraint | None = None
         self._tail = b""  # the last bytes written, to see `<tool_call>` complete
         self._draft = _Draft()
-        self.n_completion = 0
+        self.tokens: list[int] = []  # of the answer, the end of generation left out
         self.n_refused = self.n_descended = 0  # see CallConstraint
 
     def events(self) -> Iterator[Event]:
         """Prefills, decodes, and yields what becomes certain as soon as it does."""
         started = time.perf_counter()
         try:
-            n_cached = self._context.keep_prefix([*self._plan.prompt, *self._plan.forced])
-            self._context.decode([*self._plan.prompt, *self._plan.forced][n_cached:])
+            n_cached = self._context.keep_prefix([*self.plan.prompt, *self.plan.forced])
+            self._context.decode([*self.plan.prompt, *self.plan.forced][n_cached:])
             prefilled = time.perf_counter()
             first_token_at = 0.0
             yield from self._write_forced()
@@ -115,14 +115,14 @@ class Generation:
 
     def _may_go_on(self) -> bool:
         draft = self._draft
-        if draft.stopped or (self._plan.single_call and draft.calls) or len(draft.calls) >= MAX_CALLS:
+        if draft.stopped or (self.plan.single_call and draft.calls) or len(draft.calls) >= MAX_CALLS:
             return False
-        n_left = self._context.plan.n_ctx - len(self._plan.prompt) - self.n_completion
-        return self.n_completion < self._plan.max_tokens and n_left > 0
+        n_left = self._context.plan.n_ctx - len(self.plan.prompt) - len(self.tokens)
+        return len(self.tokens) < self.plan.max_tokens and n_left > 0
 
     def _write_forced(self) -> Iterator[Event]:
-        if self._plan.forced:
-            self.n_completion += len(self._plan.forced)
+        if self.plan.forced:
+            self.tokens += self.plan.forced
             yield from self._handle(self._parser.feed(OPENER))
             self._open_call()
 
@@ -139,9 +139,9 @@ class Generation:
                 return [], b""
             piece = self._vocab.piece(token)
             end = self._opener_end(piece)
-            if end is None or (self._plan.tools and (end == len(piece) or not self._plan.use_grammar)):
+            if end is None or (self.plan.tools and (end == len(piece) or not self.plan.use_grammar)):
                 return [token], piece
-            if self._plan.tools:
+            if self.plan.tools:
                 # The token runs on past `<tool_call>`; only what is behind it is for the grammar to decide.
                 return self._vocab.tokenize(piece[:end].decode()), piece[:end]
             banned.add(token)  # no call may be made, so none is opened
@@ -156,16 +156,16 @@ class Generation:
         return end if found >= 0 and end > 0 else None
 
     def _write(self, tokens: Sequence[int], piece: bytes) -> Iterator[Event]:
-        self.n_completion += len(tokens)
+        self.tokens += tokens
         self._tail = (self._tail + piece)[-(len(_OPENER) - 1) :]
         was_in_call = self._parser.in_call
         yield from self._handle(self._parser.feed(self._decoder.decode(piece)))
-        if self._parser.in_call and not was_in_call and self._plan.use_grammar:
+        if self._parser.in_call and not was_in_call and self.plan.use_grammar:
             self._open_call()
 
     def _open_call(self) -> None:
-        if self._plan.use_grammar:
-            self._constraint = CallConstraint(self._plan.tools, self._grammars, self._vocab)
+        if self.plan.use_grammar:
+            self._constraint = CallConstraint(self.plan.tools, self._grammars, self._vocab)
 
     def _drop_constraint(self) -> None:
         if self._constraint is not None:
@@ -213,7 +213,7 @@ class Generation:
                 return call
         except CallSyntaxError as exc:
             reason = str(exc)
-        if self._plan.use_grammar:
+        if self.plan.use_grammar:
             # Grammar and validator disagree: a defect of ours, and still no reason to hand the call out.
             raise EngineError(f"a call made under the grammar is not valid ({reason}): {text.strip()!r}")
         malformed = MalformedCall(text, reason)
@@ -222,7 +222,7 @@ class Generation:
 
     def _reply(self, n_cached: int, timings: Timings, *, ended_by_model: bool) -> Reply:
         draft = self._draft
-        complete = ended_by_model or draft.stopped or (self._plan.single_call and bool(draft.calls))
+        complete = ended_by_model or draft.stopped or (self.plan.single_call and bool(draft.calls))
         reason: FinishReason = "tool_calls" if draft.calls else "stop"
         if draft.withdrawn or not (complete or len(draft.calls) >= MAX_CALLS):
             reason = "length"
@@ -232,10 +232,10 @@ class Generation:
             tool_calls=tuple(draft.calls),
             finish_reason=reason,
             usage=Usage(
-                prompt_tokens=len(self._plan.prompt),
-                completion_tokens=self.n_completion,
-                cached_tokens=min(n_cached, len(self._plan.prompt)),
-                forced_tokens=len(self._plan.forced),
+                prompt_tokens=len(self.plan.prompt),
+                completion_tokens=len(self.tokens),
+                cached_tokens=min(n_cached, len(self.plan.prompt)),
+                forced_tokens=len(self.plan.forced),
             ),
             timings=timings,
             malformed_calls=tuple(draft.malformed),

@@ -100,6 +100,7 @@ class Vocabulary:
         self._adds_bos = bool(lib.llama_vocab_get_add_bos(pointer))
         self._bos_id = int(lib.llama_vocab_bos(pointer))
         self._pieces: dict[int, bytes] = {}
+        self._buffer = ctypes.create_string_buffer(256)
 
     def tokenize(self, text: str, *, parse_special: bool = True, add_bos: bool = False) -> list[int]:
         """Token ids of `text`, NFC-normalised first: llama.cpp does not, the models' own tokenizers do.
@@ -127,13 +128,12 @@ class Vocabulary:
         return cached
 
     def _read_piece(self, token_id: int) -> bytes:
-        lib, size = llama(), 64
-        while True:
-            buffer = ctypes.create_string_buffer(size)
-            n = lib.llama_token_to_piece(self.pointer, token_id, buffer, size, 0, True)
-            if n >= 0:
-                return buffer.raw[:n]
-            size = -n
+        # One buffer for all: making one takes longer than filling it.
+        n = llama().llama_token_to_piece(self.pointer, token_id, self._buffer, len(self._buffer), 0, True)
+        if n < 0:
+            self._buffer = ctypes.create_string_buffer(-n)
+            return self._read_piece(token_id)
+        return ctypes.string_at(self._buffer, n)
 
     def text(self, token_ids: Sequence[int]) -> str:
         """The text of a run of tokens; bytes that are not UTF-8 become U+FFFD."""

@@ -27,9 +27,10 @@ from edge.errors import EngineError, RequestError
 TokenIds = npt.NDArray[np.int32]
 
 _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
-# Tokens within e^8 of the likeliest, and no more than are tested in a third of a millisecond.
+# The likeliest tokens are those within e^8 of the first, and no more than a few times what the chain keeps: where
+# text is free nearly all of them are allowed, where it is forced nearly none, and more would not help.
 _LIKELY_MARGIN = 8.0
-_MAX_LIKELY = 1024
+_LIKELY_PER_NEEDED, _LIKELY_AT_LEAST = 8, 64
 _MAX_SEED = 0xFFFFFFFE  # 0xFFFFFFFF asks llama.cpp for a random one
 
 
@@ -196,12 +197,18 @@ class Grammar:
     def __init__(self, pointer: Any, candidates: Candidates) -> None:  # noqa: ANN401 - ctypes pointer
         self._pointer = pointer
         self._candidates = candidates
-        self._one: TokenIds = np.zeros(1, dtype=np.int32)
+        lib = llama()
+        # Checked at every token: plain ctypes, because numpy's set-up takes longer than the check.
+        self._one = lib.llama_token_data(0, 0.0, 0.0)
+        self._only = lib.llama_token_data_array(ctypes.pointer(self._one), 1, -1, False)
+        self._only_reference = ctypes.byref(self._only)
+        self._apply = lib.llama_sampler_apply
 
     def allows(self, token: int) -> bool:
         """Whether `token` may come next."""
-        self._one[0] = token
-        return len(self.allowed_of(self._one)) == 1
+        self._one.id, self._one.logit = token, 0.0
+        self._apply(self._pointer, self._only_reference)
+        return bool(self._one.logit == 0.0)
 
     def allowed_of(self, tokens: TokenIds) -> TokenIds:
         """Those of `tokens` that may come next."""
@@ -215,8 +222,9 @@ class Grammar:
     ) -> TokenIds | None:
         """The allowed ones among the likeliest tokens, if there are `n_needed` of them, else None."""
         likely = np.flatnonzero(logits >= logits.max() - _LIKELY_MARGIN).astype(np.int32)
-        if len(likely) > _MAX_LIKELY:
-            likely = likely[np.argpartition(-logits[likely], _MAX_LIKELY)[:_MAX_LIKELY]]
+        limit = _LIKELY_AT_LEAST + _LIKELY_PER_NEEDED * n_needed
+        if len(likely) > limit:
+            likely = likely[np.argpartition(-logits[likely], limit)[:limit]]
         allowed = self.allowed_of(likely[tree.is_text[likely]])
         return allowed if len(allowed) >= n_needed else None
 
@@ -257,8 +265,9 @@ class GrammarCache:
 
     def _build_tree(self, future: Future[TokenTree]) -> None:
         try:
-            future.set_result(TokenTree(self._vocab))
-        except BaseException as exc:
+            # A reader of its own: the one of the decoding thread is not made for two.
+            future.set_result(TokenTree(Vocabulary(self._vocab.pointer)))
+        except BaseException as exc:  # noqa: BLE001 - raised where the tree is asked for
             future.set_exception(exc)
 
     @property

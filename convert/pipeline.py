@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from convert.checkpoint import Checkpoint, one_line, open_checkpoint
 from convert.child import NativeFailure, run_native
-from convert.errors import OutputError, QuantizeError
+from convert.errors import OutputError, QuantizeError, VerifyError
 from convert.filetypes import DEFAULT_TYPES, FileType, known_types, parse_types
 from convert.floats import Array, FloatType
 from convert.gguf_file import GgufFile, read_gguf
@@ -30,7 +30,9 @@ from convert.lora import open_adapter
 from convert.manifest import Output, file_sha256, write_manifest
 from convert.model import ModelPlan, plan_model
 from convert.plan import Field, TensorPlan
+from convert.probes import PROBE_TEXTS
 from convert.provenance import Provenance, general_fields, quantized_fields, read_provenance
+from convert.reference import distance, file_logits, probe_prompts, require_packages, transformers_logits
 from convert.tokenizer import Vocabulary, read_chat_template, read_vocabulary
 from convert.verify import Check, fallbacks, type_counts, verify_float, verify_quantized
 from convert.weights import written_blocks
@@ -130,6 +132,8 @@ def convert(options: ConvertOptions, on_progress: OnProgress = lambda progress: 
     parts = [job.partial(file_type) for file_type in _made_types(job)]
     try:
         outputs = [_make(job, file_type, on_progress) for file_type in _made_types(job)]
+        if options.verify == "full":
+            outputs = _with_logits(job, outputs, on_progress)
         wanted = [output for output in outputs if output.type in {file_type.name for file_type in job.types}]
         for output in wanted:
             job.partial(known_types()[output.type]).replace(output.path)
@@ -144,6 +148,8 @@ def convert(options: ConvertOptions, on_progress: OnProgress = lambda progress: 
 
 def _prepare(options: ConvertOptions, on_progress: OnProgress) -> _Job:
     types = parse_types(options.types)
+    if options.verify == "full":
+        require_packages(with_adapters=bool(options.adapters))
     adapters = [open_adapter(folder) for folder in options.adapters]
     located = fetch_checkpoint(options.checkpoint, revision=options.revision)
     checkpoint = open_checkpoint(located.folder)
@@ -173,12 +179,16 @@ def _prepare(options: ConvertOptions, on_progress: OnProgress) -> _Job:
 
 
 def _made_types(job: _Job) -> list[FileType]:
-    """Float types first, then quantized ones; BF16 is made as their source even if it was not asked for."""
+    """Float types first, then quantized ones.
+
+    BF16 is made as their source, and F32 for the comparison of logits, even if they were not asked for.
+    """
     floats = [file_type for file_type in job.types if file_type.float_type]
     quantized = [file_type for file_type in job.types if not file_type.float_type]
-    source = known_types()[_SOURCE_TYPE]
-    if quantized and source not in floats:
-        floats.append(source)
+    needed = [known_types()[_SOURCE_TYPE]] if quantized else []
+    if job.options.verify == "full":
+        needed.append(known_types()["f32"])
+    floats += [file_type for file_type in needed if file_type not in floats]
     return [*floats, *quantized]
 
 
@@ -280,3 +290,21 @@ def _verify(job: _Job, file_type: FileType, file: GgufFile) -> tuple[Check, ...]
     fields = [field for field in job.fields(file_type) if field.key not in changed]
     fields += [Field(key, "str", value) for key, value in changed.items()]
     return verify_quantized(file, read_gguf(job.source()), job.vocabulary, fields)
+
+
+def _with_logits(job: _Job, outputs: list[Output], on_progress: OnProgress) -> list[Output]:
+    """The outputs with one check more: logits against transformers. Raises VerifyError if F32 is not float noise."""
+    options, stage = job.options, "compare logits"
+    prompts = probe_prompts(job.vocabulary.path, PROBE_TEXTS)
+    on_progress(Progress(stage, 0, len(outputs) + 1))
+    reference = transformers_logits(job.checkpoint.folder, options.adapters, prompts)
+    compared = []
+    for i, output in enumerate(outputs):
+        on_progress(Progress(stage, i + 1, len(outputs) + 1))
+        partial = job.partial(known_types()[output.type])
+        found = distance(reference, file_logits(partial, prompts, n_threads=options.n_threads))
+        if output.type == "f32" and not found.is_float32_noise:
+            raise VerifyError(output.path.name, "logits", str(found))
+        compared.append(replace(output, checks=(*output.checks, Check("logits", str(found)))))
+    on_progress(Progress(stage, len(outputs) + 1, len(outputs) + 1))
+    return compared

@@ -197,3 +197,16 @@ def test_every_key_that_llama_cpps_converter_writes_has_its_value_here(name, tin
     for key, value in wanted.items():
         if key not in cosmetic and not key.startswith("general.sampling"):
             assert ours.get(key) == value, key
+
+
+@pytest.mark.parametrize("name", ["qwen35-double", "qwen35-vision", "llama"])
+def test_full_verification_compares_every_file_with_transformers(name, tiny, tmp_path):
+    from convert import ConvertOptions, convert
+
+    types = ("f32", "q8_0")
+    result = convert(
+        ConvertOptions(str(tiny(name)), tmp_path, types=types, pre=TINY[name].pre, verify="full", n_threads=1)
+    )
+    assert [file.checks[-1].name for file in result.files] == ["logits", "logits"]
+    assert "same top token 100.00%" in result.files[0].checks[-1].detail
+    assert not list(tmp_path.glob("*bf16*"))

@@ -1,11 +1,24 @@
-"""Tools' JSON Schemas as rules: GBNF text for llama.cpp, and the check of finished arguments.
+"""Tools' JSON Schemas as rules: GBNF text for llama.cpp, a matcher in Python, and the check of finished arguments.
 
-parse_tools(value)     decoded JSON -> Tool values
-compile_tool(tool)     Tool -> CompiledTool (.gbnf, .validate)
-tool_name_gbnf(names)  GBNF of a call whose tool is not known yet
+parse_tools(value)      decoded JSON -> Tool values
+compile_tool(tool)      Tool -> CompiledTool (.gbnf, .matcher, .validate, .late_checks)
+compile_schema(schema)  the same for a bare JSON value
+tool_name_gbnf(names)   GBNF of a call whose tool is not known yet
 """
 
-from edge.grammar.compile import CompiledTool, compile_tool, tool_name_gbnf
+from edge.grammar.build import LateCheck
+from edge.grammar.compile import CompiledSchema, CompiledTool, compile_schema, compile_tool, tool_name_gbnf
+from edge.grammar.matcher import Matcher, Position
 from edge.grammar.tools import parse_tools
 
-__all__ = ["CompiledTool", "compile_tool", "parse_tools", "tool_name_gbnf"]
+__all__ = [
+    "CompiledSchema",
+    "CompiledTool",
+    "LateCheck",
+    "Matcher",
+    "Position",
+    "compile_schema",
+    "compile_tool",
+    "parse_tools",
+    "tool_name_gbnf",
+]

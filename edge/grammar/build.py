@@ -1,285 +1,211 @@
-"""Turns a JSON Schema into rules: one rule per schema node, property order as the schema has it."""
+"""From a tool's schema to the rules of its call: branches become rules, goals become named rules.
+
+Goals wait in a list rather than on Python's stack, so deep or long chains of schemas cannot exhaust it. A goal that
+nothing satisfies becomes a rule without end, and `lengths.pruned` takes out every choice that leads there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from dataclasses import dataclass
 
-from edge.errors import UnsupportedSchema
-from edge.grammar.json_text import PLAIN, STANDARD_RULES, TYPE_RULES, dumps, one_of
-from edge.grammar.rules import Chars, Grammar, Lit, Ref, Repeat, Rule, alt, normalised, optional, seq
+from edge.grammar.automaton import Automaton
+from edge.grammar.branches import FREE_ARRAY, FREE_OBJECT, Branch, Demand, Goal, ObjectRule, goal, only
+from edge.grammar.build_arrays import array_rule
+from edge.grammar.build_objects import object_rule
+from edge.grammar.document import Document
+from edge.grammar.expand import Expander, name_goal
+from edge.grammar.json_text import STANDARD_RULES, dumps, one_of
+from edge.grammar.lengths import INFINITE, pruned, shortest_lengths
+from edge.grammar.numbers import FREE as FREE_NUMBER
+from edge.grammar.numbers import number_texts
+from edge.grammar.rules import Grammar, Lit, Ref, Rule, alt, seq
+from edge.grammar.strings import StringWriter, string_language
 from edge.types import Schema, Tool
 
-_HANDLED = """type properties required additionalProperties items minItems maxItems enum const anyOf oneOf $ref
-$defs definitions nullable"""
-_ASSERTIONS = """patternProperties propertyNames minProperties maxProperties prefixItems contains minContains
-maxContains minLength maxLength pattern format minimum maximum exclusiveMinimum exclusiveMaximum multipleOf allOf
-not if then else dependentRequired dependentSchemas dependencies $dynamicRef $recursiveRef uniqueItems
-unevaluatedProperties unevaluatedItems additionalItems extends disallow divisibleBy"""
-HANDLED, ASSERTIONS = frozenset(_HANDLED.split()), frozenset(_ASSERTIONS.split())
-TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
-MAX_DEPTH = 60
-MAX_NODES = 20_000
+MAX_RULES = 60_000
+OBJECTS = only("object")
+NEVER = Ref("never")  # a rule that has no finite text
 
 
-def build(tool: Tool) -> Grammar:
-    """The rules of the tool's whole call text after `<tool_call>`; the root rule is `root`."""
-    builder = _Builder(tool)
-    arguments = builder.node(tool.parameters, "", 0, only="object")
-    root = seq(Lit(f'\n{{"name": {dumps(tool.name)}, "arguments": '), arguments, Lit("}\n</tool_call>"))
-    return Grammar({"root": root, **builder.rules}, "root")
+@dataclass(frozen=True, slots=True)
+class LateCheck:
+    """A keyword that the rules do not hold fully; it is checked when the arguments are finished."""
+
+    keyword: str
+    pointer: str
 
 
-class _Builder:
-    def __init__(self, tool: Tool) -> None:
-        self._tool = tool
-        self.rules: dict[str, Rule] = dict(STANDARD_RULES)
-        self._refs: dict[tuple[str, str | None], Ref] = {}
-        self._n_nodes = 0
+@dataclass(frozen=True, slots=True)
+class Built:
+    """The rules of a whole call, and what they leave to the last check."""
 
-    def _fail(self, pointer: str, keyword: str, detail: str = "") -> UnsupportedSchema:
-        return UnsupportedSchema(self._tool.name, pointer, keyword, detail)
+    grammar: Grammar
+    late_checks: tuple[LateCheck, ...]
 
-    def _named(self, kind: str, rule: Rule) -> Ref:
+
+def build_call(tool: Tool) -> Built:
+    """The rules of the text after `<tool_call>`; the root rule is `root`.
+
+    Raises UnsupportedSchema, also for a schema that no arguments satisfy.
+    """
+    builder = Builder(Document(tool))
+    arguments = builder.root(only_objects=True)
+    return _finished(
+        builder, seq(Lit(f'\n{{"name": {dumps(tool.name)}, "arguments": '), arguments, Lit("}\n</tool_call>"))
+    )
+
+
+def build_value(name: str, schema: Schema) -> Built:
+    """The rules of a bare JSON value that satisfies the schema; `name` is for messages. Raises UnsupportedSchema."""
+    builder = Builder(Document(Tool(name, schema)))
+    return _finished(builder, builder.root(only_objects=False))
+
+
+def _finished(builder: Builder, root: Rule) -> Built:
+    builder.rules["root"] = root
+    grammar = pruned(Grammar({"root": builder.rules.pop("root"), **builder.rules}, "root"))
+    if grammar is None:
+        pointer, keyword = builder.impossible()
+        raise builder.document.fail(pointer, keyword, "nothing can satisfy the schema")
+    late = sorted(builder.late, key=lambda entry: (entry[1], entry[0]))
+    return Built(grammar, tuple(LateCheck(*entry) for entry in late))
+
+
+class Builder:
+    """Makes rules for the goals of one document."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.expander = Expander(document)
+        self.rules: dict[str, Rule] = {**STANDARD_RULES, NEVER.name: NEVER}
+        self.writer = StringWriter(self.rules)
+        self.late: set[tuple[str, str]] = set()
+        self._goals: dict[Goal, Rule] = {}
+        self._waiting: deque[tuple[Goal, str]] = deque()
+
+    def root(self, *, only_objects: bool) -> Rule:
+        """The rule of the root schema, narrowed to objects where arguments are meant."""
+        met = [
+            branch.meet(OBJECTS) if only_objects else branch
+            for branch in self.expander.branches(goal([Demand("")]))
+        ]
+        found = [self._branch(branch) for branch in met if branch is not None]
+        rules = [rule for rule in found if rule is not None]
+        rule = self.named("arguments", alt(rules) if rules else NEVER)
+        while self._waiting:
+            waiting, name = self._waiting.popleft()
+            self.rules[name] = self._body(waiting)
+            if len(self.rules) > MAX_RULES:
+                raise self.document.fail("", "schema", f"more than {MAX_RULES} rules")
+        return rule
+
+    def named(self, kind: str, rule: Rule) -> Ref:
+        """A name for the rule, so that it is written once however often it is used."""
+        if isinstance(rule, Ref):
+            return rule
         name = f"{kind}-{len(self.rules)}"
         self.rules[name] = rule
         return Ref(name)
 
-    def node(self, schema: object, at: str, depth: int, only: str | None = None) -> Rule:
-        """The rule of one schema node; `only` narrows it to one type."""
-        self._n_nodes += 1
-        if depth > MAX_DEPTH or self._n_nodes > MAX_NODES:
-            raise self._fail(at, "schema", f"deeper than {MAX_DEPTH} levels or more than {MAX_NODES} nodes")
-        if schema is True:
-            return TYPE_RULES[only] if only else Ref("value")
-        if not isinstance(schema, Mapping):
-            raise self._fail(at, "schema", "no value satisfies false" if schema is False else "not a schema")
-        if unknown := sorted(ASSERTIONS & schema.keys()):
-            raise self._fail(at, unknown[0])
-        if "$ref" in schema:
-            return self._ref(schema, at, depth, only)
-        if "const" in schema or "enum" in schema:
-            return self._values(schema, at, only)
-        for keyword in ("anyOf", "oneOf"):
-            if keyword in schema:
-                return self._branches(schema, keyword, at, depth, only)
-        types = self._types(schema, at)
-        types = [only] if only in types else ([] if only else types)
-        if not types:
-            raise self._fail(at, "type", f"only {only} is possible here")
-        return alt(self._of_type(name, schema, at, depth) for name in types)
+    def goal(self, wanted: Goal) -> Rule:
+        """The rule of any value that satisfies the goal."""
+        known = self._goals.get(wanted)
+        if known is None:
+            branches = self.expander.branches(wanted)
+            if all(self._is_simple(branch) for branch in branches):
+                known = self._body(wanted)
+            else:
+                known = Ref(f"value-{len(self.rules)}")
+                self.rules[known.name] = NEVER  # holds the name until its turn comes
+                self._waiting.append((wanted, known.name))
+            self._goals[wanted] = known
+        return known
 
-    def _types(self, schema: Mapping[str, object], at: str) -> list[str | None]:
-        given = schema.get("type")
-        if given is None:
-            given = ["object"] if "properties" in schema else ["array"] if "items" in schema else list(TYPES)
-        names = [given] if isinstance(given, str) else given
-        if not isinstance(names, list) or not names or any(name not in TYPES for name in names):
-            raise self._fail(at, "type", f"{given!r} is not one of {', '.join(TYPES)}")
-        if schema.get("nullable") is True and "null" not in names:
-            names = [*names, "null"]
-        return [name for name in names if not (name == "integer" and "number" in names)]
+    @staticmethod
+    def _is_simple(branch: Branch) -> bool:
+        """Whether its rule needs no other goals."""
+        if branch.values is not None:
+            return True
+        return (branch.members == FREE_OBJECT or "object" not in branch.types) and (
+            branch.array == FREE_ARRAY or "array" not in branch.types
+        )
 
-    def _ref(self, schema: Mapping[str, object], at: str, depth: int, only: str | None) -> Rule:
-        target = schema["$ref"]
-        if any(key in HANDLED and key not in ("$ref", "$defs", "definitions") for key in schema):
-            raise self._fail(at, "$ref", "other constraints beside it")
-        if not isinstance(target, str) or not (target == "#" or target.startswith("#/")):
-            raise self._fail(at, "$ref", f"{target!r} does not point into this schema")
-        if (target, only) not in self._refs:
-            ref = self._refs[target, only] = self._named("ref", Lit(""))
-            rule = self.node(_lookup(self._tool.parameters, target, self, at), target[1:], depth + 1, only)
-            if rule == ref:
-                raise self._fail(at, "$ref", f"{target} refers to itself")
-            self.rules[ref.name] = rule
-        return self._refs[target, only]
-
-    def _values(self, schema: Mapping[str, object], at: str, only: str | None) -> Rule:
-        keyword = "enum" if "enum" in schema else "const"
-        extra = (HANDLED & schema.keys()) - {"enum", "const", "type", "nullable", "$defs", "definitions"}
-        if extra:
-            raise self._fail(at, sorted(extra)[0], f"beside {keyword}")
-        values = schema.get("enum", [schema.get("const")])
-        if not isinstance(values, Sequence) or isinstance(values, str):
-            raise self._fail(at, keyword, "not a list")
-        if "const" in schema:
-            values = [value for value in values if dumps(value) == dumps(schema["const"])]
-        types = [only] if only else self._types(schema, at) if "type" in schema else list(TYPES)
-        allowed = [value for value in values if any(_is_a(value, name) for name in types)]
-        if not allowed:
-            raise self._fail(at, keyword, "no value is possible")
-        return self._named("enum", one_of(map(dumps, allowed)))
-
-    def _branches(
-        self, schema: Mapping[str, object], keyword: str, at: str, depth: int, only: str | None
-    ) -> Rule:
-        extra = (HANDLED & schema.keys()) - {keyword, "type", "nullable", "$defs", "definitions"}
-        branches = schema[keyword]
-        if extra:
-            raise self._fail(at, sorted(extra)[0], f"beside {keyword}")
-        if not isinstance(branches, list) or not branches:
-            raise self._fail(at, keyword, "not a list of schemas")
-        if "type" in schema and only is None:
-            names = self._types(schema, at)
-            if len(names) != 1:
-                raise self._fail(at, "type", f"beside {keyword}")
-            only = names[0]
-        if keyword == "oneOf" and not _disjoint(branches):
-            raise self._fail(at, "oneOf", "the branches are not of different types")
-        rules: list[Rule] = []
-        for index, branch in enumerate(branches):
-            if (
-                only
-                and isinstance(branch, Mapping)
-                and "type" in branch
-                and only not in self._types(branch, at)
-            ):
-                continue
-            rules.append(self.node(branch, f"{at}/{keyword}/{index}", depth + 1, only))
-        if not rules:
-            raise self._fail(at, keyword, "no branch is possible")
-        return alt(rules)
-
-    def _of_type(self, name: str | None, schema: Mapping[str, object], at: str, depth: int) -> Rule:
-        if name == "object":
-            return self._object(schema, at, depth)
-        if name == "array":
-            return self._array(schema, at, depth)
-        assert name is not None
-        return TYPE_RULES[name]
-
-    def _array(self, schema: Mapping[str, object], at: str, depth: int) -> Rule:
-        low, high = (self._count(schema, keyword, at) for keyword in ("minItems", "maxItems"))
-        item = self.node(schema.get("items", True), f"{at}/items", depth + 1)
-        item = item if isinstance(item, Ref) else self._named("item", item)
-        low = low or 0
-        if high is not None and high < low:
-            raise self._fail(at, "maxItems", "below minItems")
-        if high == 0:
-            return Lit("[]")
-        more = Repeat(seq(Lit(", "), item), max(low - 1, 0), None if high is None else high - 1)
-        body = seq(item, more)
-        return self._named("array", seq(Lit("["), body if low else optional(body), Lit("]")))
-
-    def _count(self, schema: Mapping[str, object], keyword: str, at: str) -> int | None:
-        value = schema.get(keyword)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 2000:
-            raise self._fail(at, keyword, f"{value!r} is not a count up to 2000")
-        return value
-
-    def _object(self, schema: Mapping[str, object], at: str, depth: int) -> Rule:
-        properties, required = schema.get("properties", {}), schema.get("required", [])
-        if not isinstance(properties, Mapping):
-            raise self._fail(at, "properties", "not an object")
-        if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
-            raise self._fail(at, "required", "not a list of names")
-        extra = schema.get("additionalProperties", not properties)
-        slots = dict(properties)
-        for name in required:
-            if name not in slots:
-                if extra is False:
-                    raise self._fail(at, "required", f"{name!r} is not allowed by additionalProperties")
-                slots[name] = extra
-        members = []
-        for name, sub in slots.items():
-            value = self.node(sub, f"{at}/properties/{_escape(name)}", depth + 1)
-            members.append((self._named("member", seq(Lit(dumps(name) + ": "), value)), name in required))
-        tail: Rule | None = None
-        if extra is not False:
-            key = _other_key(list(slots)) if slots else Ref("string")
-            tail = self._named(
-                "extra", seq(key, Lit(": "), self.node(extra, f"{at}/additionalProperties", depth + 1))
-            )
-        return self._members(members, tail)
-
-    def _members(self, members: list[tuple[Ref, bool]], tail: Rule | None) -> Rule:
-        """The object whose members come in this order: one rule per place, so its size is linear."""
-        more: Rule = Repeat(seq(Lit(", "), tail), 0, None) if tail else Lit("")
-        after = self._named("rest", seq(more, Lit("}")))
-        first: Rule = alt((seq(tail, after), Lit("}"))) if tail else Lit("}")
-        for member, needed in reversed(members):
-            with_it = seq(member, after)
-            first = with_it if needed else alt((with_it, self._named("first", first)))
-            further = seq(Lit(", "), member)
-            after = self._named("rest", seq(further if needed else optional(further), after))
-        return self._named("object", seq(Lit("{"), alt((first,))))
-
-
-def _other_key(names: list[str]) -> Rule:
-    """A JSON string, written without needless escapes, that is none of the names."""
-    return seq(Lit('"'), _unlike([dumps(name)[1:-1] for name in names]))
-
-
-def _unlike(words: list[str]) -> Rule:
-    any_rest = seq(Repeat(PLAIN, 0, None), Lit('"'))
-    starts = {word[0] for word in words if word}
-    others = _without(PLAIN, starts)
-    options: list[Rule] = [seq(others, any_rest)]
-    if "" not in words:
-        options.append(Lit('"'))
-    options += [
-        seq(Lit(start), _unlike([word[1:] for word in words if word.startswith(start)]))
-        for start in sorted(starts)
-    ]
-    return alt(options)
-
-
-def _without(rule: Chars, points: set[str]) -> Chars:
-    ranges = list(rule.ranges)
-    for point in map(ord, points):
-        ranges = [
-            part
-            for low, high in ranges
-            for part in (((low, point - 1), (point + 1, high)) if low <= point <= high else ((low, high),))
-            if part[0] <= part[1]
+    def _body(self, wanted: Goal) -> Rule:
+        found = [
+            rule for branch in self.expander.branches(wanted) if (rule := self._branch(branch)) is not None
         ]
-    return Chars(normalised(ranges))
+        return alt(found) if found else NEVER
 
+    def _branch(self, branch: Branch) -> Rule | None:
+        self.late |= branch.late
+        if branch.values is not None:
+            return self.named("enum", one_of(map(dumps, branch.values))) if branch.values else None
+        if branch == Branch(late=branch.late):
+            return Ref("value")
+        rules: list[Rule] = [Ref("boolean")] if {"true", "false"} <= branch.types else []
+        rules += [
+            Lit(name)
+            for name in ("true", "false", "null")
+            if name in branch.types and (not rules or name == "null")
+        ]
+        rules += [
+            self._of_type(branch, name)
+            for name in ("string", "number", "array", "object")
+            if name in branch.types
+        ]
+        return alt(rules) if rules else None
 
-def _lookup(root: Schema, target: str, builder: _Builder, at: str) -> object:
-    node: object = root
-    for step in target.split("/")[1:]:
-        key = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(node, Mapping) and key in node:
-            node = node[key]
-        elif isinstance(node, list) and key.isdigit() and int(key) < len(node):
-            node = node[int(key)]
-        else:
-            raise builder._fail(at, "$ref", f"{target} points nowhere")
-    return node
+    def _of_type(self, branch: Branch, kind: str) -> Rule:
+        match kind:
+            case "string":
+                return self._string(branch)
+            case "number":
+                return self._number(branch)
+            case "array":
+                return Ref("array") if branch.array == FREE_ARRAY else array_rule(self, branch.array)
+            case _:
+                if branch.members == FREE_OBJECT:
+                    return Ref("object")
+                return object_rule(self, branch.members)
 
+    def _string(self, branch: Branch) -> Rule:
+        if (language := string_language(branch.string)) is not None:
+            self.late.update(language.late)
+            if language.is_empty:
+                return NEVER
+        return self.writer.string(branch.string)
 
-def _escape(name: str) -> str:
-    return name.replace("~", "~0").replace("/", "~1")
+    def _number(self, branch: Branch) -> Rule:
+        texts, late = number_texts(branch.number)
+        if late and branch.number != FREE_NUMBER:
+            self.late.update((keyword, pointer) for keyword, pointer in late)
+        if texts is None:
+            return NEVER
+        return (
+            self.writer.automaton(texts, Lit(""))
+            if isinstance(texts, Automaton)
+            else self.named("number", texts)
+        )
 
+    def impossible(self) -> tuple[str, str]:
+        """Where the schema contradicts itself: the deepest goal that is needed and has no branch or text."""
+        lengths = shortest_lengths(Grammar(self.rules, "arguments"))
+        wanted, keyword, seen = goal([Demand("")]), "schema", set[Goal]()
+        while wanted not in seen:
+            seen.add(wanted)
+            for name, below in self._needed(wanted):
+                rule = self._goals.get(below)
+                if rule is None or not isinstance(rule, Ref) or lengths.get(rule.name, 0) >= INFINITE:
+                    wanted, keyword = below, name
+                    break
+        pointers = [demand.pointer for demand in wanted if not demand.pointer.startswith("#")]
+        return (pointers[-1] if pointers else ""), keyword
 
-def _is_a(value: object, name: str | None) -> bool:
-    match name:
-        case "boolean":
-            return isinstance(value, bool)
-        case "integer":
-            return isinstance(value, int) and not isinstance(value, bool)
-        case "number":
-            return isinstance(value, int | float) and not isinstance(value, bool)
-        case "null":
-            return value is None
-        case "string":
-            return isinstance(value, str)
-        case "array":
-            return isinstance(value, list)
-        case _:
-            return isinstance(value, Mapping)
-
-
-def _disjoint(branches: list[object]) -> bool:
-    seen: set[str] = set()
-    for branch in branches:
-        given = branch.get("type") if isinstance(branch, Mapping) else None
-        names = {given} if isinstance(given, str) else set(given) if isinstance(given, list) else set(TYPES)
-        if "number" in names:
-            names.add("integer")
-        if seen & names:
-            return False
-        seen |= names
-    return True
+    def _needed(self, wanted: Goal) -> list[tuple[str, Goal]]:
+        """The goals that every value of the goal needs, for the first branch."""
+        for branch in self.expander.branches(wanted):
+            rule: ObjectRule = branch.members
+            needed = [("required", name_goal(rule, name)) for name in rule.required]
+            return needed + [("items", branch.array.item(index)) for index in range(min(branch.array.low, 1))]
+        return []

@@ -9,53 +9,93 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
+from typing import TypeVar, cast
 
-from edge.grammar.build import build
+from edge.grammar.build import LateCheck, build_call, build_value
 from edge.grammar.gbnf import to_gbnf
 from edge.grammar.json_text import ANY_CHAR, dumps, one_of
+from edge.grammar.matcher import Matcher
 from edge.grammar.rules import Grammar, Lit, Repeat, seq
 from edge.grammar.validate import argument_check
-from edge.types import Tool
+from edge.types import Schema, Tool
 
 CACHE_SIZE = 512
+T = TypeVar("T", bound="CompiledSchema")
 
 
 @dataclass(frozen=True)
-class CompiledTool:
-    """A tool with the rules of the text that follows `<tool_call>` when it is called."""
+class CompiledSchema:
+    """A schema with the rules of the texts that satisfy it."""
 
-    tool: Tool
+    schema: Schema
     grammar: Grammar
+    late_checks: tuple[LateCheck, ...]  # what the rules do not hold fully; `validate` does
 
     @cached_property
     def gbnf(self) -> str:
-        """GBNF whose `root` is `\\n{"name": "NAME", "arguments": ARGS}\\n</tool_call>`."""
+        """The rules for llama.cpp; its `root` is the whole text."""
         return to_gbnf(self.grammar)
 
     @cached_property
+    def matcher(self) -> Matcher:
+        """The reader of the same rules in Python. Its memory is shared by all who use it; see `Matcher`."""
+        return Matcher(self.grammar)
+
+    @cached_property
     def _check(self) -> Callable[[object], str | None]:
-        return argument_check(self.tool.parameters)
+        return argument_check(self.schema)
 
-    def validate(self, arguments: object) -> str | None:
-        """What breaks the schema in decoded arguments, in one line, or None."""
-        return self._check(arguments)
+    def validate(self, value: object) -> str | None:
+        """What breaks the schema in a decoded value, in one line, or None."""
+        return self._check(value)
 
 
-_cache: OrderedDict[str, CompiledTool] = OrderedDict()
+@dataclass(frozen=True)
+class CompiledTool(CompiledSchema):
+    """A tool with the rules of the text that follows `<tool_call>` when it is called.
+
+    The text is `\\n{"name": "NAME", "arguments": ARGS}\\n</tool_call>`; `validate` takes the arguments alone.
+    """
+
+    tool: Tool
+
+
+_cache: OrderedDict[str, CompiledSchema] = OrderedDict()
 _lock = Lock()
 
 
 def compile_tool(tool: Tool) -> CompiledTool:
     """The tool's rules, kept for later calls with the same name and schema.
 
-    Raises UnsupportedSchema for a constraint that cannot be enforced.
+    Raises UnsupportedSchema for a constraint that cannot be enforced, or that nothing satisfies.
     """
-    key = _digest(tool)
+
+    def make() -> CompiledTool:
+        built = build_call(tool)
+        return CompiledTool(tool.parameters, built.grammar, built.late_checks, tool)
+
+    return _remembered(_digest(tool.name, tool.parameters, tool.description), make)
+
+
+def compile_schema(schema: Schema, *, name: str = "response_format") -> CompiledSchema:
+    """The rules of a bare JSON value, kept for later calls. `name` stands for the tool in messages.
+
+    Raises UnsupportedSchema as `compile_tool` does.
+    """
+
+    def make() -> CompiledSchema:
+        built = build_value(name, schema)
+        return CompiledSchema(schema, built.grammar, built.late_checks)
+
+    return _remembered(_digest(None, schema, name), make)
+
+
+def _remembered(key: str, make: Callable[[], T]) -> T:
     with _lock:
         if (known := _cache.get(key)) is not None:
             _cache.move_to_end(key)
-            return known
-    compiled = CompiledTool(tool, build(tool))
+            return cast(T, known)
+    compiled = make()
     with _lock:
         _cache[key] = compiled
         while len(_cache) > CACHE_SIZE:
@@ -63,9 +103,9 @@ def compile_tool(tool: Tool) -> CompiledTool:
     return compiled
 
 
-def _digest(tool: Tool) -> str:
+def _digest(*parts: object) -> str:
     """Property order counts: it is the order in which arguments are written."""
-    text = json.dumps([tool.name, tool.parameters, tool.description])
+    text = json.dumps(parts, default=dict)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

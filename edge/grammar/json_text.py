@@ -28,21 +28,20 @@ DIGIT, NON_ZERO, HEX = chars("09"), chars("19"), chars("09", "af", "AF")
 PLAIN = chars(" !", "#[", (0x5D, LAST_CODE_POINT))  # what a string holds unescaped
 
 # `\uXXXX` of a character below the surrogates, above them, or of a pair of them; never half a pair.
-_UNIT = alt(
+_BELOW_SURROGATES = seq(chars("d", "D"), chars("07"), HEX, HEX)
+_PAIR = seq(
+    *(chars("d", "D"), chars("89", "ab", "AB"), HEX, HEX),
+    *(Lit("\\u"), chars("d", "D"), chars("cf", "CF"), HEX, HEX),
+)
+_UNIT = alt((seq(chars("09", "ac", "AC", "ef", "EF"), HEX, HEX, HEX), _BELOW_SURROGATES, _PAIR))
+# The same for characters above ASCII alone.
+_FAR_UNIT = alt(
     (
-        seq(chars("09", "ac", "AC", "ef", "EF"), HEX, HEX, HEX),
-        seq(chars("d", "D"), chars("07"), HEX, HEX),
-        seq(
-            chars("d", "D"),
-            chars("89", "ab", "AB"),
-            HEX,
-            HEX,
-            Lit("\\u"),
-            chars("d", "D"),
-            chars("cf", "CF"),
-            HEX,
-            HEX,
-        ),
+        seq(Lit("00"), chars("89", "af", "AF"), HEX),
+        seq(Lit("0"), chars("19", "af", "AF"), HEX, HEX),
+        seq(chars("19", "ac", "AC", "ef", "EF"), HEX, HEX, HEX),
+        _BELOW_SURROGATES,
+        _PAIR,
     )
 )
 STRING_CHAR = alt(
@@ -60,6 +59,16 @@ NUMBER = seq(
 
 STANDARD_RULES: dict[str, Rule] = {
     "char": STRING_CHAR,
+    "far": seq(Lit("\\u"), _FAR_UNIT),
+    "special": alt(
+        (
+            seq(Lit("\\"), chars('"', "\\", "b", "f", "n", "r", "t")),
+            seq(
+                Lit("\\u00"),
+                alt((seq(Lit("0"), chars("07", "b", "e", "f")), seq(Lit("1"), chars("09", "af")))),
+            ),
+        )
+    ),
     "string": seq(Lit('"'), Repeat(Ref("char"), 0, None), Lit('"')),
     "integer": INTEGER,
     "number": NUMBER,

@@ -11,8 +11,7 @@ Names are imported when they are first used, so that `import edge` costs nothing
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # type checkers read it as True; importing typing would double the cost of this module
 if TYPE_CHECKING:
     from edge.chat.template import ChatTemplate, hermes_template
     from edge.engine.context import ContextOptions

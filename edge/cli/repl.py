@@ -81,7 +81,7 @@ class Conversation:
         name, _, value = rest.partition(" ")
         if name:
             self.settings = changed(self.settings, name, value.strip())
-        for key in SETTINGS:
+        for key in [name] if name else SETTINGS:
             self.say(f"{key} = {getattr(self.settings, key)!r}")
 
     def remember(self, reply: Reply) -> None:
@@ -136,6 +136,8 @@ def converse(engine: Engine, settings: Settings) -> None:
 
     console = Console()
     session = _prompt_session()
+    if settings.temperature is None:
+        settings = replace(settings, temperature=engine.temperature)
     talk = Conversation(settings, lambda line: console.print(line, markup=False, highlight=False))
     facts = engine.facts
     console.print(

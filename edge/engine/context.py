@@ -138,7 +138,9 @@ class Context:
             if held != wanted:
                 break
             n += 1
-        if n < len(self.tokens) and not self._remove_from(n):
+        # An interrupt can come between a decode and our note of it, so ask what is really there.
+        n_there = int(llama().llama_memory_seq_pos_max(self._memory, 0)) + 1
+        if n < max(n_there, len(self.tokens)) and not self._remove_from(n):
             self.clear()
             n = 0
         return n

@@ -39,7 +39,8 @@ class GenerationPlan:
     """Everything about one answer that is settled before its first token.
 
     prompt: token ids up to where the answer begins.
-    forced: token ids that the answer begins with without being sampled (an opened call).
+    forced: token ids that the answer begins with without being sampled (an opened call). The answer then
+        consists of calls: it ends where the model writes anything else.
     tools: what may be called; with none, `<tool_call>` is not sampled.
     """
 
@@ -178,6 +179,8 @@ class Generation:
         draft = self._draft
         for event in events:
             match event:
+                case ContentDelta() if self.plan.forced:
+                    draft.stopped = True  # a call was asked for and is made; the model has left that form
                 case ContentDelta(text):
                     draft.content.append(text)
                     yield event
@@ -199,8 +202,8 @@ class Generation:
                     self._tail = b""
                     yield self._finish_call(text)
 
-    def _finish_call(self, text: str) -> ToolCall | MalformedCall:
-        reason = ""
+    def _finish_call(self, text: str) -> ToolCall | MalformedCall | CallWithdrawn:
+        reason, tool = "", None
         try:
             name, arguments = parse_call(text)
             if (tool := self._tools.get(name)) is None:
@@ -213,6 +216,10 @@ class Generation:
                 return call
         except CallSyntaxError as exc:
             reason = str(exc)
+        if self.plan.use_grammar and tool is not None and tool.late_checks:
+            # The grammar could not say all of the schema, and the model broke what it does not say.
+            self._draft.withdrawn = self._draft.stopped = True
+            return CallWithdrawn()
         if self.plan.use_grammar:
             # Grammar and validator disagree: a defect of ours, and still no reason to hand the call out.
             raise EngineError(f"a call made under the grammar is not valid ({reason}): {text.strip()!r}")

@@ -41,7 +41,8 @@ SCHEMA = {
 }
 WEATHER = Tool("get_weather", SCHEMA)
 PING = Tool("ping", {"type": "object", "properties": {}, "additionalProperties": False})
-GET = Tool("get", {"type": "object", "properties": {"n": {"type": "null"}}, "required": ["n"]})
+NOTHING_ELSE = {"required": ["n"], "additionalProperties": False}
+GET = Tool("get", {"type": "object", "properties": {"n": {"type": "null"}}, **NOTHING_ELSE})
 USER = [{"role": "user", "content": "hello"}]
 
 
@@ -82,6 +83,14 @@ def test_a_named_tool_is_really_the_one_called_and_called_once(tiny_engine, name
     assert [call.name for call in reply.tool_calls] == [name]
     assert reply.finish_reason == "tool_calls"
     assert reply.content == ""
+
+
+def test_an_answer_that_was_required_to_call_holds_nothing_but_calls(tiny_engine):
+    for seed in range(6):
+        reply = ask(tiny_engine, tools=[PING, GET], tool_choice="required", seed=seed, max_tokens=300)
+        assert reply.content == ""
+        assert reply.tool_calls
+        assert reply.finish_reason == "tool_calls"
 
 
 def test_openai_s_object_form_of_tool_choice_is_the_name(tiny_engine):
@@ -175,6 +184,15 @@ def test_a_stream_that_is_left_does_not_spoil_the_next(tiny_engine):
     next(left)
     assert ask(tiny_engine, "after", temperature=0.0, max_tokens=20).content == expected
     assert list(left) == []
+
+
+def test_an_interrupt_between_a_decode_and_its_note_does_not_spoil_the_next_answer(tiny_engine):
+    expected = ask(tiny_engine, "after", temperature=0.0, max_tokens=20).content
+    ask(tiny_engine, "before", temperature=0.0, max_tokens=5)
+    tiny_engine.context.tokens.pop()
+    assert ask(tiny_engine, "before", temperature=0.0, max_tokens=5).usage.completion_tokens > 0
+    tiny_engine.context.tokens.pop()
+    assert ask(tiny_engine, "after", temperature=0.0, max_tokens=20).content == expected
 
 
 def test_a_stop_string_ends_the_answer_before_it(tiny_engine):

@@ -64,7 +64,9 @@ def build_value(name: str, schema: Schema) -> Built:
 
 def _finished(builder: Builder, root: Rule) -> Built:
     builder.rules["root"] = root
-    grammar = pruned(Grammar({"root": builder.rules.pop("root"), **builder.rules}, "root"))
+    grammar = pruned(
+        Grammar({"root": builder.rules.pop("root"), **builder.rules}, "root"), builder.writer.states
+    )
     if grammar is None:
         pointer, keyword = builder.impossible()
         raise builder.document.fail(pointer, keyword, "nothing can satisfy the schema")

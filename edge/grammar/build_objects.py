@@ -22,11 +22,10 @@ from edge.grammar.automaton import (
     words_automaton,
 )
 from edge.grammar.branches import Goal, ObjectRule, goal
-from edge.grammar.charsets import ANY, complement, union
 from edge.grammar.expand import name_goal
 from edge.grammar.json_text import dumps
 from edge.grammar.regex import RegexUnsupported, parse_regex
-from edge.grammar.rules import EMPTY, Lit, Ranges, Ref, Rule, alt, seq
+from edge.grammar.rules import EMPTY, Lit, Ref, Rule, alt, seq
 from edge.grammar.strings import string_language
 
 if TYPE_CHECKING:
@@ -124,7 +123,9 @@ def _key(builder: Builder, rule: ObjectRule, names: list[str], conditions: list[
 
     A known name may not come twice: the second value would replace the first, unseen by the first one's rules.
     """
-    keys = _other_words(tuple(names)) if names else EVERYTHING
+    if not conditions and not rule.names:
+        return builder.writer.other_words(tuple(names)) if names else Ref("string")
+    keys = negation(words_automaton(names)) if names else EVERYTHING
     for condition in conditions:
         keys = both(keys, condition)
     for demand in rule.names:
@@ -152,27 +153,6 @@ def _name_automaton(builder: Builder, wanted: Goal) -> Automaton:
                 builder.late.update(language.late)
                 found.append(language.automaton)
     return either(found)
-
-
-def _other_words(names: tuple[str, ...]) -> Automaton:
-    """Texts that are none of the names: along their tree of prefixes, and free once off it."""
-    tree: list[dict[str, int]] = [{}]
-    ends: set[int] = set()
-    for name in names:
-        state = 0
-        for char in name:
-            if char not in tree[state]:
-                tree[state][char] = len(tree)
-                tree.append({})
-            state = tree[state][char]
-        ends.add(state)
-    free = len(tree)
-    rows: list[tuple[tuple[Ranges, int], ...]] = []
-    for node in tree:
-        steps = [(((ord(char), ord(char)),), target) for char, target in node.items()]
-        rows.append((*steps, (complement(union(*(ranges for ranges, _ in steps))), free)))
-    rows.append(((ANY, free),))
-    return Automaton(tuple(rows), frozenset(state for state in range(free + 1) if state not in ends))
 
 
 class _Members:

@@ -69,7 +69,8 @@ STANDARD_RULES: dict[str, Rule] = {
             ),
         )
     ),
-    "string": seq(Lit('"'), Repeat(Ref("char"), 0, None), Lit('"')),
+    "string": seq(Lit('"'), Ref("text")),
+    "text": seq(Repeat(Ref("char"), 0, None), Lit('"')),  # the rest of a string
     "integer": INTEGER,
     "number": NUMBER,
     "boolean": alt((Lit("true"), Lit("false"))),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from collections.abc import Set
 
 from edge.grammar.rules import Alt, Chars, Grammar, Lit, Ref, Repeat, Rule, Seq, alt, seq
 
@@ -11,18 +12,23 @@ INFINITE = 1 << 60
 
 def shortest_lengths(grammar: Grammar) -> dict[str, int]:
     """Characters of the shortest text of every named rule; INFINITE or more where no text ends."""
-    lengths = dict.fromkeys(grammar.rules, INFINITE)
+    return dict(_lengths_of(grammar.rules))
+
+
+def _lengths_of(rules: dict[str, Rule]) -> dict[str, int]:
+    """The same; a name that is not among the rules counts as 0."""
+    lengths = defaultdict(int, dict.fromkeys(rules, INFINITE))
     users: dict[str, set[str]] = defaultdict(set)
-    for name, rule in grammar.rules.items():
+    for name, rule in rules.items():
         for used in references(rule):
             users[used].add(name)
-    # Users stand behind what they use more often than not, so most rules are settled by the first look.
-    waiting = deque(grammar.rules)
+    # Most rules stand before what they use, so most are settled by one look from the end.
+    waiting = deque(reversed(rules))
     queued = set(waiting)
     while waiting:
         name = waiting.popleft()
         queued.discard(name)
-        length = rule_length(grammar.rules[name], lengths)
+        length = rule_length(rules[name], lengths)
         if length < lengths[name]:
             lengths[name] = length
             fresh = users[name] - queued
@@ -33,39 +39,47 @@ def shortest_lengths(grammar: Grammar) -> dict[str, int]:
 
 def rule_length(rule: Rule, lengths: dict[str, int]) -> int:
     """Characters of the rule's shortest text, given those of the named rules."""
-    match rule:
-        case Lit(text):
-            return len(text)
-        case Chars():
-            return 1
-        case Ref(name):
-            return lengths[name]
-        case Seq(parts):
-            return min(sum(rule_length(part, lengths) for part in parts), INFINITE)
-        case Alt(options):
-            return min(rule_length(option, lengths) for option in options)
-        case Repeat(part, low, _):
-            return min(low * rule_length(part, lengths), INFINITE) if low else 0
+    kind = type(rule)
+    if kind is Ref:
+        return lengths[rule.name]  # type: ignore[union-attr]
+    if kind is Lit:
+        return len(rule.text)  # type: ignore[union-attr]
+    if kind is Chars:
+        return 1
+    if isinstance(rule, Seq):
+        return min(sum([rule_length(part, lengths) for part in rule.parts]), INFINITE)
+    if isinstance(rule, Alt):
+        return min([rule_length(option, lengths) for option in rule.options])
+    assert isinstance(rule, Repeat)
+    return min(rule.low * rule_length(rule.part, lengths), INFINITE) if rule.low else 0
 
 
 def references(rule: Rule) -> list[str]:
-    """The names that the rule uses, in order, with repetitions."""
-    match rule:
-        case Ref(name):
-            return [name]
-        case Seq(parts):
-            return [name for part in parts for name in references(part)]
-        case Alt(options):
-            return [name for option in options for name in references(option)]
-        case Repeat(part, _, _):
-            return references(part)
-        case _:
-            return []
+    """The names that the rule uses, with repetitions, in no order."""
+    found: list[str] = []
+    waiting = [rule]
+    while waiting:
+        each = waiting.pop()
+        kind = type(each)
+        if kind is Ref:
+            found.append(each.name)  # type: ignore[union-attr]
+        elif kind is Seq:
+            waiting += each.parts  # type: ignore[union-attr]
+        elif kind is Alt:
+            waiting += each.options  # type: ignore[union-attr]
+        elif kind is Repeat:
+            waiting.append(each.part)  # type: ignore[union-attr]
+    return found
 
 
-def pruned(grammar: Grammar) -> Grammar | None:
-    """The same language without choices that never end and without unused rules; None if it is empty."""
-    lengths = shortest_lengths(grammar)
+def pruned(grammar: Grammar, ending: Set[str] = frozenset()) -> Grammar | None:
+    """The same language without choices that never end and without unused rules; None if it is empty.
+
+    ending: names of rules that are known to have a finite text, which saves looking at them.
+    """
+    lengths: dict[str, int] = defaultdict(int)
+    doubtful = {name: rule for name, rule in grammar.rules.items() if name not in ending}
+    lengths.update(_lengths_of(doubtful))
     if lengths[grammar.root] >= INFINITE:
         return None
     dead = {name for name, length in lengths.items() if length >= INFINITE}
@@ -76,8 +90,12 @@ def pruned(grammar: Grammar) -> Grammar | None:
         if name in kept:
             continue
         rule = grammar.rules[name]
-        kept[name] = _without(rule, dead, lengths) if dead else rule
-        waiting.extend(references(kept[name]))
+        used = references(rule)
+        if not dead.isdisjoint(used):
+            rule = _without(rule, dead, lengths)
+            used = references(rule)
+        kept[name] = rule
+        waiting.extend(used)
     return Grammar({name: kept[name] for name in grammar.rules if name in kept}, grammar.root)
 
 

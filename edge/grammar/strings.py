@@ -16,10 +16,10 @@ from edge.grammar.automaton import (
     regex_automaton,
     words_automaton,
 )
-from edge.grammar.charsets import ANY, difference, intersection
+from edge.grammar.charsets import ANY, complement, difference, intersection
 from edge.grammar.json_text import PLAIN
 from edge.grammar.regex import Cat, End, Loop, Node, Or, RegexUnsupported, Set, Start, parse_regex
-from edge.grammar.rules import Chars, Lit, Ranges, Ref, Repeat, Rule, alt, seq
+from edge.grammar.rules import Alt, Chars, Lit, Ranges, Ref, Repeat, Rule, alt, normalised, seq
 
 MAX_COUNTED = 1_000_000  # characters; no reply is longer, and a grammar of blocks still holds it
 DIRECT_SIZE = 150  # positions of an expression from which on its tree is written out instead of an automaton
@@ -204,6 +204,7 @@ class StringWriter:
 
     def __init__(self, rules: dict[str, Rule]) -> None:
         self._rules = rules
+        self.states: set[str] = set()  # names of rules made from automata: each can reach an end
         self._known: dict[object, Rule] = {}
 
     def string(self, rule: StringRule) -> Rule:
@@ -216,7 +217,7 @@ class StringWriter:
             low = min(rule.low, MAX_COUNTED)
             return seq(Lit('"'), Repeat(Ref("char"), low, high), Lit('"'))
         if language.tree is not None:
-            return seq(Lit('"'), self._tree(language.tree), Lit('"'))
+            return self._written_out(rule.wanted[0].source, language.tree)
         assert language.automaton is not None
         return self.quoted(language.automaton)
 
@@ -246,21 +247,30 @@ class StringWriter:
         }
         for state, name in names.items():
             self._rules[name] = alt(self._options(automaton, state, names, end))
+            self.states.add(name)
         self._known[automaton, end] = out = Ref(names[0])
         return out
 
     def _options(self, automaton: Automaton, state: int, names: dict[int, str], end: Rule) -> list[Rule]:
         options: list[Rule] = []
         for ranges, target in automaton.edges[state]:
-            parts = [self.chars(ranges)]
+            parts = [char_rule(ranges)]
             while target not in names:  # one way in, one way out: no rule of its own
                 ((ranges, target),) = automaton.edges[target]
-                parts.append(self.chars(ranges))
+                parts.append(char_rule(ranges))
             closes = target in automaton.accepting and not automaton.edges[target]
             options.append(seq(*parts, end if closes else Ref(names[target])))
         if state in automaton.accepting:
             options.append(end)
         return options
+
+    def _written_out(self, source: str, tree: Node) -> Rule:
+        if (known := self._known.get(source)) is None:
+            name = f"s{len(self._rules)}"
+            self._rules[name] = seq(Lit('"'), self._tree(tree), Lit('"'))
+            self.states.add(name)
+            known = self._known[source] = Ref(name)
+        return known
 
     def _tree(self, node: Node) -> Rule:
         match node:
@@ -271,31 +281,62 @@ class StringWriter:
             case Loop(part, low, high):
                 return Repeat(self._tree(part), low, high)
             case Set(ranges):
-                return self.chars(ranges)
+                return char_rule(ranges)
             case _:
                 raise AssertionError("anchors are taken off before")
 
-    def chars(self, ranges: Ranges) -> Rule:
-        """One character of the set as it stands in a JSON string, escaped where it must be."""
-        known = self._known.get(ranges)
-        if known is None:
-            known = self._known[ranges] = self._chars(ranges)
-        return known
+    def other_words(self, words: tuple[str, ...]) -> Rule:
+        """A whole JSON string that is none of the words: along their tree of prefixes, and free once off it."""
+        if (known := self._known.get(words)) is not None:
+            return known
+        tree: list[dict[str, int]] = [{}]
+        ends: set[int] = set()
+        for word in words:
+            state = 0
+            for char in word:
+                if char not in tree[state]:
+                    tree[state][char] = len(tree)
+                    tree.append({})
+                state = tree[state][char]
+            ends.add(state)
+        prefix = f"w{len(self._rules)}"
+        for state, steps in enumerate(tree):
+            options = [seq(_one_char(char), Ref(f"{prefix}-{target}")) for char, target in steps.items()]
+            options.append(seq(_other_char("".join(sorted(steps))), Ref("text")))
+            if state not in ends:
+                options.append(Lit('"'))
+            self._rules[f"{prefix}-{state}"] = Alt(tuple(options)) if len(options) > 1 else options[0]
+            self.states.add(f"{prefix}-{state}")
+        self._known[words] = out = seq(Lit('"'), Ref(f"{prefix}-0"))
+        return out
 
-    @staticmethod
-    def _chars(ranges: Ranges) -> Rule:
-        if ranges == ANY:
-            return Ref("char")
-        options: list[Rule] = []
-        if plain := intersection(ranges, PLAIN.ranges):
-            single = len(plain) == 1 and plain[0][0] == plain[0][1]
-            options.append(Lit(chr(plain[0][0])) if single else Chars(plain))
-        special = difference(ranges, PLAIN.ranges)
-        if special == _SPECIAL:  # what json.dumps writes for characters that must be escaped
-            options.append(Ref("special"))
-            special = ()
-        for low, high in special:
-            options += [Lit(_SHORT.get(chr(point), f"\\u{point:04x}")) for point in range(low, high + 1)]
-        if intersection(ranges, _NON_ASCII) == _NON_ASCII:
-            options.append(Ref("far"))
-        return alt(options)
+
+@lru_cache(maxsize=4096)
+def char_rule(ranges: Ranges) -> Rule:
+    """One character of the set as it stands in a JSON string, escaped where it must be."""
+    if ranges == ANY:
+        return Ref("char")
+    options: list[Rule] = []
+    if plain := intersection(ranges, PLAIN.ranges):
+        single = len(plain) == 1 and plain[0][0] == plain[0][1]
+        options.append(Lit(chr(plain[0][0])) if single else Chars(plain))
+    special = difference(ranges, PLAIN.ranges)
+    if special == _SPECIAL:  # what json.dumps writes for characters that must be escaped
+        options.append(Ref("special"))
+        special = ()
+    for low, high in special:
+        options += [Lit(_SHORT.get(chr(point), f"\\u{point:04x}")) for point in range(low, high + 1)]
+    if intersection(ranges, _NON_ASCII) == _NON_ASCII:
+        options.append(Ref("far"))
+    return alt(options)
+
+
+@lru_cache(maxsize=4096)
+def _one_char(char: str) -> Rule:
+    return char_rule(((ord(char), ord(char)),))
+
+
+@lru_cache(maxsize=4096)
+def _other_char(known: str) -> Rule:
+    """Any character that is not in the text."""
+    return char_rule(complement(normalised((ord(char), ord(char)) for char in known)))

@@ -244,10 +244,24 @@ def _digits(low: int, high: int) -> Rule:
     return EMPTY if high == 0 else Repeat(DIGIT, low, high)
 
 
-def _multiples(low: int, high: int, step: int) -> Automaton:
+def _multiples(low: int, high: int, step: int) -> Rule | Automaton:
     """Texts of the multiples of step from low to high. Raises TooLarge."""
+    if step == 10 ** (len(str(step)) - 1):
+        return alt(_shifted(low, high, step))
     within = regex_automaton(Regex(Cat((Start(), as_regex(_range(low, high)), End()))))
     return both(within, _residues(step))
+
+
+def _shifted(low: int, high: int, power: int) -> list[Rule]:
+    """Multiples of a power of ten: zero, and any other integer with zeros behind it."""
+    zeros = Lit(str(power)[1:])
+    first, last = -(-low // power), high // power
+    options = [Lit("0")] if first <= 0 <= last else []
+    if last > 0:
+        options.append(seq(_naturals(max(first, 1), last), zeros))
+    if first < 0:
+        options.append(seq(Lit("-"), _naturals(max(-last, 1), -first), zeros))
+    return options
 
 
 @lru_cache(maxsize=64)

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from edge.cli.convert import convert_command
+from edge.cli.imatrix import imatrix_command
 from edge.cli.models import models_command, pull_command, rm_command
 from edge.cli.run import run_command
 from edge.errors import RequestError
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.command("run")(run_command)
 app.command("convert")(convert_command)
+app.command("imatrix")(imatrix_command)
 app.command("pull")(pull_command)
 app.command("models")(models_command)
 app.command("rm")(rm_command)

@@ -27,7 +27,7 @@ def test_help_imports_nothing_heavy():
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("command", ["run", "pull", "models", "rm", "convert"])
+@pytest.mark.parametrize("command", ["run", "pull", "models", "rm", "convert", "imatrix"])
 def test_every_command_has_help_with_an_example(cli, command):
     code, out, _ = cli(command, "--help")
     assert code == 0
@@ -95,7 +95,7 @@ class TestConfiguration:
         ("text", "found"),
         [
             ("[run", "cannot be read"),
-            ("[walk]\n", "has [walk]; allowed are convert, models, pull, rm, run"),
+            ("[walk]\n", "has [walk]; allowed are convert, imatrix, models, pull, rm, run"),
             ("[run]\nmodle = 'x'\n", "has run.modle; allowed are"),
             ("run = 3\n", "has [run]"),
         ],

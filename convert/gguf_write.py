@@ -5,15 +5,18 @@ gguf's writer keeps every array until the end, so it writes the head only, and t
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from gguf import GGMLQuantizationType, GGUFValueType, GGUFWriter
+import numpy as np
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType, GGUFWriter
 
-from convert.floats import STORAGE, Array, FloatType
-from convert.plan import Field, TensorPlan
+from convert.floats import Array
+from convert.plan import Field
 
 _ALIGNMENT = 32
 _VALUE_TYPES = {
@@ -26,51 +29,63 @@ _VALUE_TYPES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class TensorEntry:
+    """A tensor to write: row-major shape and ggml's name of the type."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+
+    @property
+    def row_bytes(self) -> int:
+        block, size = GGML_QUANT_SIZES[GGMLQuantizationType[self.type]]
+        return int(self.shape[-1] // block * size)
+
+    @property
+    def n_bytes(self) -> int:
+        return math.prod(self.shape[:-1]) * self.row_bytes
+
+
 def write_gguf(
     path: Path,
     *,
     arch: str,
     fields: Sequence[Field],
-    tensors: Sequence[TensorPlan],
-    file_type: FloatType,
-    blocks: Callable[[TensorPlan, FloatType], Iterable[Array]],
-    written: Callable[[TensorPlan], None] = lambda plan: None,
+    tensors: Sequence[TensorEntry],
+    blocks: Callable[[int], Iterable[Array]],
 ) -> None:
     """Write the file and flush it to the disk.
 
-    blocks: the values of one tensor in file order (`convert.weights.written_blocks`). written: called after
-    each tensor.
+    blocks: the data of tensors[i] in file order, as contiguous arrays; they are written as they come.
     """
-    _write_head(path, arch, fields, tensors, file_type)
+    _write_head(path, arch, fields, tensors)
     with path.open("ab") as file:
         _pad(file)
-        for plan in tensors:
-            for block in blocks(plan, plan.stored_as(file_type)):
+        for i in range(len(tensors)):
+            for block in blocks(i):
                 file.write(block.data)
             _pad(file)
-            written(plan)
         file.flush()
         os.fsync(file.fileno())
 
 
-def data_bytes(tensors: Iterable[TensorPlan], file_type: FloatType) -> int:
-    """How many bytes the tensors of a file of this type take, padding included."""
-    sizes = (plan.n_elements * STORAGE[plan.stored_as(file_type)].itemsize for plan in tensors)
-    return sum(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes)
+def padded_bytes(tensors: Iterable[TensorEntry]) -> int:
+    """How many bytes the tensors take in a file."""
+    return sum(-(-tensor.n_bytes // _ALIGNMENT) * _ALIGNMENT for tensor in tensors)
 
 
-def _write_head(
-    path: Path, arch: str, fields: Sequence[Field], tensors: Sequence[TensorPlan], file_type: FloatType
-) -> None:
+def _write_head(path: Path, arch: str, fields: Sequence[Field], tensors: Sequence[TensorEntry]) -> None:
     writer = GGUFWriter(path, arch)
     try:
         for field in fields:
             _add(writer, field)
-        for plan in tensors:
-            kind = plan.stored_as(file_type)
-            n_bytes = plan.n_elements * STORAGE[kind].itemsize
+        for tensor in tensors:
+            # Shapes in bytes, which gguf turns back into elements for every type alike.
+            byte_shape = (*tensor.shape[:-1], tensor.row_bytes)
+            kind = GGMLQuantizationType[tensor.type]
             writer.add_tensor_info(
-                plan.name, plan.shape, STORAGE[kind], n_bytes, raw_dtype=GGMLQuantizationType[kind]
+                tensor.name, byte_shape, np.dtype(np.uint8), tensor.n_bytes, raw_dtype=kind
             )
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -80,16 +95,11 @@ def _write_head(
 
 
 def _add(writer: GGUFWriter, field: Field) -> None:
-    if field.kind.endswith("[]"):
+    if isinstance(field.value, tuple):
         item = _VALUE_TYPES[field.kind.removesuffix("[]")]
-        writer.add_key_value(field.key, list(_values(field)), GGUFValueType.ARRAY, sub_type=item)
+        writer.add_key_value(field.key, list(field.value), GGUFValueType.ARRAY, sub_type=item)
     else:
         writer.add_key_value(field.key, field.value, _VALUE_TYPES[field.kind])
-
-
-def _values(field: Field) -> tuple[object, ...]:
-    assert isinstance(field.value, tuple)
-    return field.value
 
 
 def _pad(file: BinaryIO) -> None:

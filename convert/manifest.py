@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from convert.checks import Check
 from convert.provenance import Provenance
-from convert.verify import Check
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,9 +64,10 @@ def _logging(on_line: Callable[[str], None] = lambda line: None) -> Iterator[_Lo
 
 
 @contextmanager
-def _model(path: str, log: _Log, *, vocab_only: bool = False) -> Iterator[Handle]:
+def _model(path: str, log: _Log, *, with_weights: bool = True) -> Iterator[Handle]:
     params = llama_cpp.llama_model_default_params()
-    params.vocab_only = vocab_only
+    if not with_weights:  # every tensor is looked up and its shape checked, but no memory is taken for it
+        params.no_alloc, params.load_mode = True, llama_cpp.LLAMA_LOAD_MODE_NONE
     params.n_gpu_layers = 0
     params.use_extra_bufts = False  # no repacked copy of the weights: this run reads them once
     model = llama_cpp.llama_model_load_from_file(path.encode(), params)
@@ -150,23 +151,29 @@ def _set_imatrix(params: ctypes.Structure, path: str | None) -> object:
 
 
 def probe(request: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-    """Token ids of texts, the ids that end generation, and one decoded token, from a file as written.
+    """Token ids of texts and the ids that end generation; the weights are checked but not read.
 
-    Result: {"token_ids": [[...], ...], "end_ids": [...], "finite": bool, "top": id}.
+    Result: {"token_ids": [[...], ...], "end_ids": [...]}.
     """
-    with _logging() as log, _model(request["model"], log) as model:
+    with _logging() as log, _model(request["model"], log, with_weights=False) as model:
         vocab = llama_cpp.llama_model_get_vocab(model)
-        token_ids = [_tokenize(vocab, text) for text in request["texts"]]
         n_vocab = llama_cpp.llama_vocab_n_tokens(vocab)
-        end_ids = [i for i in range(n_vocab) if llama_cpp.llama_vocab_is_eog(vocab, i)]
-        with _context(model, 64, n_threads=request["n_threads"]) as context:
-            logits = _decode(context, model, request["decode"])[-1]
-    return {
-        "token_ids": token_ids,
-        "end_ids": end_ids,
-        "finite": bool(np.isfinite(logits).all()),
-        "top": int(logits.argmax()),
-    }
+        return {
+            "token_ids": [_tokenize(vocab, text) for text in request["texts"]],
+            "end_ids": [i for i in range(n_vocab) if llama_cpp.llama_vocab_is_eog(vocab, i)],
+        }
+
+
+def decode(request: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
+    """Logits after `token_ids`. Result: {"finite": bool, "top": id}."""
+    ids = request["token_ids"]
+    with (
+        _logging() as log,
+        _model(request["model"], log) as model,
+        _context(model, 64, n_threads=1) as context,
+    ):
+        last = _decode(context, model, ids)[-1]
+    return {"finite": bool(np.isfinite(last).all()), "top": int(last.argmax())}
 
 
 def _tokenize(vocab: Handle, text: str) -> list[int]:
@@ -252,6 +259,7 @@ def _op_number(name: bytes) -> int:
 _TASKS: dict[str, Callable[[Mapping[str, Any], Emit], dict[str, Any]]] = {
     "quantize": quantize,
     "probe": probe,
+    "decode": decode,
     "logits": logits,
     "collect": collect,
 }

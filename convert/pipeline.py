@@ -18,23 +18,24 @@ from typing import Literal
 import numpy as np
 
 from convert.checkpoint import Checkpoint, one_line, open_checkpoint
+from convert.checks import Check
 from convert.child import NativeFailure, run_native
 from convert.errors import OutputError, QuantizeError, VerifyError
 from convert.filetypes import DEFAULT_TYPES, FileType, known_types, parse_types
 from convert.floats import Array, FloatType
 from convert.gguf_file import GgufFile, read_gguf
-from convert.gguf_write import data_bytes, write_gguf
+from convert.gguf_write import TensorEntry, padded_bytes, write_gguf
 from convert.hub import fetch_checkpoint
 from convert.imatrix import Imatrix, check_imatrix, read_imatrix
 from convert.lora import open_adapter
 from convert.manifest import Output, file_sha256, write_manifest
 from convert.model import ModelPlan, plan_model
-from convert.plan import Field, TensorPlan
+from convert.plan import Field
 from convert.probes import PROBE_TEXTS
 from convert.provenance import Provenance, general_fields, quantized_fields, read_provenance
 from convert.reference import distance, file_logits, probe_prompts, require_packages, transformers_logits
 from convert.tokenizer import Vocabulary, read_chat_template, read_vocabulary
-from convert.verify import Check, fallbacks, type_counts, verify_float, verify_quantized
+from convert.verify import fallbacks, type_counts, verify_float, verify_quantized
 from convert.weights import written_blocks
 
 VerifyLevel = Literal["off", "basic", "full"]
@@ -114,6 +115,10 @@ class _Job:
 
     def quantized_fields(self, file_type: FileType) -> dict[str, str]:
         return quantized_fields(file_type, self.imatrix.sha256 if self.imatrix else None)
+
+    def entries(self, kind: FloatType) -> list[TensorEntry]:
+        """The tensors of a float file."""
+        return [TensorEntry(plan.name, plan.shape, plan.stored_as(kind)) for plan in self.plan.tensors]
 
     def fields(self, file_type: FileType) -> list[Field]:
         template = self.chat_template
@@ -211,9 +216,9 @@ def _refuse_outputs(job: _Job) -> None:
 def _estimated_bytes(job: _Job, file_type: FileType) -> int:
     """Size of one file; for quantized types an upper bound by their bits per weight in the worst recipe."""
     if file_type.float_type:
-        return data_bytes(job.plan.tensors, file_type.float_type) + _HEAD_BYTES
+        return padded_bytes(job.entries(file_type.float_type)) + _HEAD_BYTES
     share = 0.54 if file_type.name == "q8_0" else 0.45
-    return int(share * data_bytes(job.plan.tensors, "BF16")) + _HEAD_BYTES
+    return int(share * padded_bytes(job.entries("BF16"))) + _HEAD_BYTES
 
 
 def _make(job: _Job, file_type: FileType, on_progress: OnProgress) -> Output:
@@ -243,9 +248,10 @@ def _write_float(job: _Job, file_type: FileType, kind: FloatType, on_progress: O
     stage, total = f"write {file_type.name}", sum(tensor.n_elements for tensor in job.plan.tensors)
     done = 0
 
-    def blocks(plan: TensorPlan, target: FloatType) -> Iterable[Array]:
+    def blocks(i: int) -> Iterable[Array]:
         nonlocal done
-        for block in written_blocks(plan, job.plan.source_of(plan), target):
+        plan = job.plan.tensors[i]
+        for block in written_blocks(plan, job.plan.source_of(plan), plan.stored_as(kind)):
             yield block
             done += block.size
             on_progress(Progress(stage, done, total))
@@ -254,8 +260,7 @@ def _write_float(job: _Job, file_type: FileType, kind: FloatType, on_progress: O
         job.partial(file_type),
         arch=job.plan.architecture.name,
         fields=job.fields(file_type),
-        tensors=job.plan.tensors,
-        file_type=kind,
+        tensors=job.entries(kind),
         blocks=blocks,
     )
 

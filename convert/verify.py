@@ -9,38 +9,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 from numpy.typing import NDArray
 
-from convert.child import NativeFailure, run_native
+from convert.checks import Check, CheckFailed
 from convert.errors import VerifyError
 from convert.floats import STORAGE, Array, FloatType, cast, to_float32
 from convert.gguf_file import GgufFile, GgufTensor
 from convert.lora import WeightSource
 from convert.model import ModelPlan
 from convert.plan import Field, TensorPlan, inverse
-from convert.probes import PROBE_TEXTS
-from convert.tokenizer import Vocabulary, load_tokenizer
+from convert.running import running_checks
+from convert.tokenizer import Vocabulary
 from convert.weights import apply, row_ranges
 
 _SAMPLED_ROWS = 16
-_DECODED_IDS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One line of the table: what was compared and how it came out."""
-
-    name: str
-    detail: str
-
-
-class _Failed(Exception):
-    """A check's reason; becomes VerifyError with the file and the check."""
 
 
 def verify_float(
@@ -53,7 +39,7 @@ def verify_float(
             "tensors": lambda: _check_tensors(file, plan, file_type),
             "metadata": lambda: _check_metadata(file, fields),
             "weights": lambda: _check_weights(file, plan, file_type),
-            **_text_checks(file, vocabulary, fields),
+            **running_checks(file, vocabulary, fields),
         },
     )
 
@@ -68,7 +54,7 @@ def verify_quantized(
             "tensors": lambda: _check_same_tensors(file, source),
             "metadata": lambda: _check_metadata(file, fields),
             "weights": lambda: _check_quantized_weights(file, source),
-            **_text_checks(file, vocabulary, fields),
+            **running_checks(file, vocabulary, fields),
         },
     )
 
@@ -78,27 +64,10 @@ def _run(file: GgufFile, checks: dict[str, Callable[[], str]]) -> tuple[Check, .
     for name, check in checks.items():
         try:
             done.append(Check(name, check()))
-        except _Failed as error:
+        except CheckFailed as error:
             shown = file.path.name.removeprefix(".").removesuffix(".part")
             raise VerifyError(shown, name, str(error)) from error
     return tuple(done)
-
-
-def _text_checks(
-    file: GgufFile, vocabulary: Vocabulary, fields: Sequence[Field]
-) -> dict[str, Callable[[], str]]:
-    results: dict[str, object] = {}
-
-    def load() -> str:
-        results.update(_probe(file, vocabulary))
-        return "llama.cpp loads the file"
-
-    return {
-        "load": load,
-        "tokens": lambda: _check_tokens(vocabulary, results),
-        "chat template": lambda: _check_template(file, fields),
-        "decode": lambda: _check_decode(results),
-    }
 
 
 def _check_tensors(file: GgufFile, plan: ModelPlan, file_type: FloatType) -> str:
@@ -108,7 +77,7 @@ def _check_tensors(file: GgufFile, plan: ModelPlan, file_type: FloatType) -> str
     _equal_sets(set(found), set(expected))
     for name, wanted in expected.items():
         if found[name] != wanted:
-            raise _Failed(f"{name} is {found[name]}, not {wanted}")
+            raise CheckFailed(f"{name} is {found[name]}, not {wanted}")
     return f"{len(found)} tensors, {_type_counts(file)}"
 
 
@@ -116,17 +85,17 @@ def _check_same_tensors(file: GgufFile, source: GgufFile) -> str:
     _equal_sets(set(file.tensors), set(source.tensors))
     for name, tensor in file.tensors.items():
         if tensor.shape != source.tensors[name].shape:
-            raise _Failed(f"{name} has shape {tensor.shape}, not {source.tensors[name].shape}")
+            raise CheckFailed(f"{name} has shape {tensor.shape}, not {source.tensors[name].shape}")
         if source.tensors[name].type == "F32" and tensor.type != "F32":
-            raise _Failed(f"{name} is {tensor.type}, llama.cpp needs it in F32")
+            raise CheckFailed(f"{name} is {tensor.type}, llama.cpp needs it in F32")
     return f"{len(file.tensors)} tensors, {_type_counts(file)}"
 
 
 def _equal_sets(found: set[str], expected: set[str]) -> None:
     if missing := sorted(expected - found):
-        raise _Failed(f"{len(missing)} tensors are missing, first {missing[0]}")
+        raise CheckFailed(f"{len(missing)} tensors are missing, first {missing[0]}")
     if extra := sorted(found - expected):
-        raise _Failed(f"{len(extra)} tensors too many, first {extra[0]}")
+        raise CheckFailed(f"{len(extra)} tensors too many, first {extra[0]}")
 
 
 def type_counts(file: GgufFile) -> dict[str, int]:
@@ -151,10 +120,10 @@ def fallbacks(file: GgufFile, source: GgufFile, file_type: str) -> tuple[str, ..
 def _check_metadata(file: GgufFile, fields: Sequence[Field]) -> str:
     for field in fields:
         if field.key not in file.metadata:
-            raise _Failed(f"key {field.key} is missing")
+            raise CheckFailed(f"key {field.key} is missing")
         found = file.metadata[field.key]
         if not _same_value(found, field):
-            raise _Failed(f"key {field.key} is {_short(found)}, not {_short(field.value)}")
+            raise CheckFailed(f"key {field.key} is {_short(found)}, not {_short(field.value)}")
     return f"{len(fields)} keys"
 
 
@@ -214,7 +183,7 @@ def _check_copied(plan: TensorPlan, source: WeightSource, written: GgufTensor, k
         if plan.function != "none":
             original, original_kind = apply(plan.function, to_float32(original, original_kind)), "F32"
         if not np.array_equal(_bits(rows), _bits(cast(original, original_kind, kind))):
-            raise _Failed(f"{plan.name} differs from {stored.name} in rows {start}..{stop}")
+            raise CheckFailed(f"{plan.name} differs from {stored.name} in rows {start}..{stop}")
 
 
 def _bits(values: Array) -> Array:
@@ -235,7 +204,7 @@ def _check_merged(plan: TensorPlan, source: WeightSource, written: GgufTensor, k
         found = to_float32(rows[sample[chosen] - start], kind).astype(np.float64)
         error = np.abs(found - wanted[chosen])
         if (error > _rounding(kind) * np.abs(wanted[chosen]) + 1e-6).any():
-            raise _Failed(f"{plan.name} is off by {error.max():.2g} from the merge of {stored.name}")
+            raise CheckFailed(f"{plan.name} is off by {error.max():.2g} from the merge of {stored.name}")
 
 
 def _merged_in_float64(source: WeightSource, rows: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -268,14 +237,14 @@ def _check_quantized_weights(file: GgufFile, source: GgufFile) -> str:
         return "all tensors equal the source"
     worst = max(errors, key=lambda name: errors[name])
     if not errors[worst] < 0.9:
-        raise _Failed(f"{worst} has a relative error of {errors[worst]:.2f} against the float file")
+        raise CheckFailed(f"{worst} has a relative error of {errors[worst]:.2f} against the float file")
     mean = sum(errors.values()) / len(errors)
     return f"relative error {mean:.4f} on average, {errors[worst]:.4f} at most ({worst})"
 
 
 def _check_same_bytes(tensor: GgufTensor, source: GgufTensor) -> None:
     if not np.array_equal(tensor.read_rows(0, tensor.n_rows), source.read_rows(0, source.n_rows)):
-        raise _Failed(f"{tensor.name} should be a copy of the float file's and is not")
+        raise CheckFailed(f"{tensor.name} should be a copy of the float file's and is not")
 
 
 def _relative_error(tensor: GgufTensor, source: GgufTensor) -> float:
@@ -291,58 +260,3 @@ def _relative_error(tensor: GgufTensor, source: GgufTensor) -> float:
 def _dequantized(tensor: GgufTensor, row: int) -> NDArray[np.float64]:
     values = dequantize(tensor.read_rows(row, row + 1), GGMLQuantizationType[tensor.type])
     return np.asarray(values, np.float64).reshape(-1)
-
-
-def _probe(file: GgufFile, vocabulary: Vocabulary) -> dict[str, object]:
-    tokenizer = load_tokenizer(vocabulary.path)
-    normalizer = tokenizer.normalizer
-    texts = [normalizer.normalize_str(text) if normalizer else text for text in _texts(vocabulary)]
-    ids = tokenizer.encode(PROBE_TEXTS[1], add_special_tokens=True).ids[:_DECODED_IDS]
-    request = {"model": str(file.path), "texts": texts, "decode": ids, "n_threads": 1}
-    try:
-        return run_native("probe", request)
-    except NativeFailure as error:
-        raise _Failed(str(error)) from error
-
-
-def _texts(vocabulary: Vocabulary) -> list[str]:
-    """The probe texts, and every added token between letters: it must stay whole or split as in the original."""
-    added = [
-        f"a{token}b"
-        for token, kind in zip(vocabulary.tokens, vocabulary.types, strict=True)
-        if kind in (3, 4)
-    ]
-    return [*PROBE_TEXTS, *added]
-
-
-def _check_tokens(vocabulary: Vocabulary, results: dict[str, object]) -> str:
-    tokenizer = load_tokenizer(vocabulary.path)
-    texts = _texts(vocabulary)
-    found = results["token_ids"]
-    assert isinstance(found, list)
-    n_ids = 0
-    for text, ids in zip(texts, found, strict=True):
-        wanted = tokenizer.encode(text, add_special_tokens=True).ids
-        if ids != wanted:
-            place = next((i for i, (a, b) in enumerate(zip(ids, wanted, strict=False)) if a != b), len(ids))
-            raise _Failed(
-                f"pre-tokenizer {vocabulary.pre} splits {text[:24]!r} differently, from token {place} on"
-            )
-        n_ids += len(ids)
-    missing = set(vocabulary.end_ids) - set(results["end_ids"])  # type: ignore[call-overload]
-    if missing:
-        raise _Failed(f"token ids {sorted(missing)} end generation in the checkpoint but not in the file")
-    return f"{len(texts)} texts, {n_ids} ids equal; pre-tokenizer {vocabulary.pre} ({vocabulary.pre_reason})"
-
-
-def _check_template(file: GgufFile, fields: Sequence[Field]) -> str:
-    wanted = next((field.value for field in fields if field.key == "tokenizer.chat_template"), None)
-    if file.metadata.get("tokenizer.chat_template") != wanted:
-        raise _Failed("the stored chat template is not the checkpoint's")
-    return f"{len(str(wanted))} characters" if wanted else "none in the checkpoint"
-
-
-def _check_decode(results: dict[str, object]) -> str:
-    if not results["finite"]:
-        raise _Failed("the logits of the first decoded token are not finite")
-    return f"logits finite, next token {results['top']}"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from convert.checkpoint import open_checkpoint
-from convert.gguf_write import write_gguf
+from convert.gguf_write import TensorEntry, write_gguf
 from convert.lora import open_adapter
 from convert.model import ModelPlan, plan_model
 from convert.tokenizer import read_vocabulary
@@ -41,9 +41,10 @@ def write_plan(path: Path, folder: Path, plan: ModelPlan, kind: str = "F32", pre
         path,
         arch=plan.architecture.name,
         fields=[*plan.fields, *vocabulary.fields()],
-        tensors=plan.tensors,
-        file_type=kind,
-        blocks=lambda tensor, target: written_blocks(tensor, plan.source_of(tensor), target),
+        tensors=[TensorEntry(tensor.name, tensor.shape, tensor.stored_as(kind)) for tensor in plan.tensors],
+        blocks=lambda i: written_blocks(
+            plan.tensors[i], plan.source_of(plan.tensors[i]), plan.tensors[i].stored_as(kind)
+        ),
     )
     return path
 

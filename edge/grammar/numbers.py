@@ -256,7 +256,7 @@ def _shifted(low: int, high: int, power: int) -> list[Rule]:
     """Multiples of a power of ten: zero, and any other integer with zeros behind it."""
     zeros = Lit(str(power)[1:])
     first, last = -(-low // power), high // power
-    options = [Lit("0")] if first <= 0 <= last else []
+    options: list[Rule] = [Lit("0")] if first <= 0 <= last else []
     if last > 0:
         options.append(seq(_naturals(max(first, 1), last), zeros))
     if first < 0:

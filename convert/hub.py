@@ -36,13 +36,14 @@ def fetch_checkpoint(
         if not folder.is_dir():
             raise CheckpointError(f"{reference} is neither a folder nor a repository name (user/repo)")
         return Located(folder, folder.resolve().name)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub import errors, snapshot_download
 
+    # The HTTP client of huggingface_hub, whichever it is: a connection that breaks off raises its errors.
+    http_error: type[Exception] = getattr(errors, "HTTPError", errors.HfHubHTTPError)
     try:
         path = snapshot_download(
             reference, revision=revision, allow_patterns=_PATTERNS, tqdm_class=progress_bar
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+    except (http_error, errors.LocalEntryNotFoundError, OSError, ValueError) as error:
         raise CheckpointError(f"{reference} cannot be fetched from the hub: {one_line(error)}") from error
     return Located(Path(path), reference, Path(path).name)

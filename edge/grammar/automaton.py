@@ -288,7 +288,9 @@ class _Nfa:
 
     def _add_loop(self, part: Node, low: int, high: int | None, source: int) -> int:
         for _ in range(low):
-            source = self.add(part, source)
+            entry = self.state()  # counts even where the part is empty, which bounds the work
+            self.free[source].append(entry)
+            source = self.add(part, entry)
         if high is None:
             loop, target = self.state(), self.state()
             self.free[source].append(loop)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from time import perf_counter
 
 from edge.grammar.automaton import Automaton
 from edge.grammar.branches import FREE_ARRAY, FREE_OBJECT, Branch, Demand, Goal, ObjectRule, goal, only
@@ -20,10 +21,11 @@ from edge.grammar.lengths import INFINITE, pruned, shortest_lengths
 from edge.grammar.numbers import FREE as FREE_NUMBER
 from edge.grammar.numbers import number_texts
 from edge.grammar.rules import Grammar, Lit, Ref, Rule, alt, seq
-from edge.grammar.strings import StringWriter, string_language
+from edge.grammar.strings import MAX_COUNTED, StringWriter, string_language
 from edge.types import Schema, Tool
 
 MAX_RULES = 60_000
+MAX_SECONDS = 10  # against schemas made to take long; honest ones take milliseconds
 OBJECTS = only("object")
 NEVER = Ref("never")  # a rule that has no finite text
 
@@ -95,11 +97,14 @@ class Builder:
         found = [self._branch(branch) for branch in met if branch is not None]
         rules = [rule for rule in found if rule is not None]
         rule = self.named("arguments", alt(rules) if rules else NEVER)
+        deadline = perf_counter() + MAX_SECONDS
         while self._waiting:
             waiting, name = self._waiting.popleft()
             self.rules[name] = self._body(waiting)
-            if len(self.rules) > MAX_RULES:
-                raise self.document.fail("", "schema", f"more than {MAX_RULES} rules")
+            if len(self.rules) > MAX_RULES or perf_counter() > deadline:
+                raise self.document.fail(
+                    "", "schema", f"more than {MAX_RULES} rules, or {MAX_SECONDS} s, to compile"
+                )
         return rule
 
     def named(self, kind: str, rule: Rule) -> Ref:
@@ -172,6 +177,9 @@ class Builder:
                 return object_rule(self, branch.members)
 
     def _string(self, branch: Branch) -> Rule:
+        if max(branch.string.low, branch.string.high or 0) > MAX_COUNTED:
+            keyword = "minLength" if branch.string.low > MAX_COUNTED else "maxLength"
+            self.late.add((keyword, branch.string.length_pointer))
         if (language := string_language(branch.string)) is not None:
             self.late.update(language.late)
             if language.is_empty:

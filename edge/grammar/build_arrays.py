@@ -18,6 +18,8 @@ MAX_PREFIX = 1_000  # first items with demands of their own
 def array_rule(builder: Builder, rule: ArrayRule) -> Rule:
     """The array's text, brackets included."""
     high = rule.high if rule.high is None or rule.high <= MAX_COUNTED else None
+    if high != rule.high or rule.low > MAX_COUNTED:
+        builder.late.add(("maxItems" if high != rule.high else "minItems", ""))
     low = min(rule.low, MAX_COUNTED)
     kinds = list(rule.contains)
     if (

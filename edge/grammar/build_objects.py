@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from edge.grammar.automaton import (
     EVERYTHING,
@@ -24,7 +24,7 @@ from edge.grammar.automaton import (
 from edge.grammar.branches import Goal, ObjectRule, goal
 from edge.grammar.expand import name_goal
 from edge.grammar.json_text import dumps
-from edge.grammar.regex import RegexUnsupported, parse_regex
+from edge.grammar.regex import RegexInvalid, RegexUnsupported, parse_regex
 from edge.grammar.rules import EMPTY, Lit, Ref, Rule, alt, seq
 from edge.grammar.strings import string_language
 
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
 MAX_PLACES = 5_000
 MAX_PATTERNS = 4  # of patternProperties in one object: keys are told apart by which of them they match
-ANY_ORDER = 0  # objects with up to so many known properties take them in any order
+# Objects with up to so many known properties take them in any order. Measured by benchmarks/grammar_order.py: five
+# cost one percent of the forced text and hardly any size; six start to show.
+ANY_ORDER = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def _others(builder: Builder, rule: ObjectRule, names: list[str]) -> Rule | None
         if len(patterns) > MAX_PATTERNS:
             raise TooLarge("too many expressions to tell names apart")
         automata = [regex_automaton(parse_regex(pattern)) for pattern in patterns]
-    except (TooLarge, RegexUnsupported):
+    except (TooLarge, RegexInvalid, RegexUnsupported):
         automata, patterns = [], []
         late.add(("patternProperties", rule.pointer))
         rule = _without_patterns(rule)
@@ -155,16 +157,27 @@ def _name_automaton(builder: Builder, wanted: Goal) -> Automaton:
     return either(found)
 
 
+Place: TypeAlias = tuple[str, int, int]  # how to read what is left, what is left, members so far
+Step: TypeAlias = tuple[Rule, Place | None]  # a text, and the place behind it; None is the end
+
+
 class _Members:
-    """The places of one object as rules."""
+    """The places of one object as rules.
+
+    A few properties come in any order: then what is left is a set of them, as bits. More come in the schema's
+    order, or with the required ones first, as some models were trained to write; then it is an index.
+    """
 
     def __init__(self, builder: Builder, slots: list[Slot], other: Rule | None, rule: ObjectRule) -> None:
         self._builder, self._slots, self._other = builder, slots, other
+        self._free = 1 < len(slots) <= ANY_ORDER
+        self._orders = {"s": slots, "r": sorted(slots, key=lambda slot: not slot.required)}
         n_required = sum(slot.required for slot in slots)
         self._low = rule.low if rule.low > n_required else 0
         self._high = rule.high if rule.high is not None and (other or rule.high < len(slots)) else None
         self._count_to = max(self._low, self._high or 0, 1)
-        if (self._count_to + 1) * (len(slots) + 1) > MAX_PLACES:
+        n_left = 1 << len(slots) if self._free else 2 * len(slots) + 1
+        if (self._count_to + 1) * n_left > MAX_PLACES:
             self._leave_counts(rule)
         elif other and self._low > n_required + 1:
             # The same name twice counts once; only the last check sees it.
@@ -183,53 +196,58 @@ class _Members:
         if self._high == 0:
             can_be_empty = self._low == 0 and not any(slot.required for slot in self._slots)
             return Lit("{}") if can_be_empty else Ref("never")
-        in_any_order = 1 < len(self._slots) <= ANY_ORDER
-        start = (1 << len(self._slots)) - 1 if in_any_order else 0
-        made: set[tuple[int, int]] = set()
-        waiting = [(start, 0)]
+        starts: list[Place] = [("s", 0, 0)]
+        if self._free:
+            starts = [("f", (1 << len(self._slots)) - 1, 0)]
+        elif self._orders["r"] != self._slots:
+            starts.append(("r", 0, 0))
+        made: set[Place] = set()
+        waiting = list(starts)
         while waiting:
             place = waiting.pop()
             if place in made:
                 continue
             made.add(place)
-            steps = self._free_steps(*place) if in_any_order else self._ordered_steps(*place)
-            options = [seq(text, Ref(self._name(*then)) if then else EMPTY) for text, then in steps]
-            self._builder.rules[self._name(*place)] = alt(options) if options else Ref("never")
+            steps = self._steps(*place)
+            options = [seq(text, Ref(self._name(then)) if then else EMPTY) for text, then in steps]
+            self._builder.rules[self._name(place)] = alt(options) if options else Ref("never")
             waiting += [then for _, then in steps if then]
-        self._builder.rules[self._prefix] = seq(Lit("{"), Ref(self._name(start, 0)))
+        self._builder.rules[self._prefix] = seq(Lit("{"), alt(Ref(self._name(start)) for start in starts))
         return Ref(self._prefix)
 
-    def _name(self, left: int, count: int) -> str:
-        return f"{self._prefix}-{left}-{count}"
+    def _name(self, place: Place) -> str:
+        return "-".join(map(str, (self._prefix, *place)))
 
-    def _ordered_steps(self, index: int, count: int) -> list[tuple[Rule, tuple[int, int] | None]]:
-        """What may come where the properties from `index` on are still to come."""
-        if index == len(self._slots):
-            return self._last_steps(index, count)
-        slot = self._slots[index]
-        steps = (
-            [(self._text(slot.member, count), (index + 1, self._more(count)))] if self._room(count) else []
-        )
+    def _steps(self, kind: str, left: int, count: int) -> list[Step]:
+        if kind == "f":
+            return self._free_steps(left, count)
+        if kind == "e" or left == len(self._slots):
+            return self._last_steps(count)
+        slot = self._orders[kind][left]
+        steps: list[Step] = []
+        if self._room(count):
+            steps.append((self._text(slot.member, count), (kind, left + 1, self._more(count))))
         if not slot.required:
-            steps.append((EMPTY, (index + 1, count)))
-        return steps  # type: ignore[return-value]
+            steps.append((EMPTY, (kind, left + 1, count)))
+        return steps
 
-    def _free_steps(self, left: int, count: int) -> list[tuple[Rule, tuple[int, int] | None]]:
-        """What may come where the properties in the bit set `left` are still to come, in any order."""
-        steps: list[tuple[Rule, tuple[int, int] | None]] = []
+    def _free_steps(self, left: int, count: int) -> list[Step]:
+        steps: list[Step] = []
         needed = False
         for index, slot in enumerate(self._slots):
             if left >> index & 1:
                 needed |= slot.required
                 if self._room(count):
-                    steps.append((self._text(slot.member, count), (left & ~(1 << index), self._more(count))))
-        return steps if needed else steps + self._last_steps(0, count)
+                    steps.append(
+                        (self._text(slot.member, count), ("f", left & ~(1 << index), self._more(count)))
+                    )
+        return steps if needed else steps + self._last_steps(count)
 
-    def _last_steps(self, left: int, count: int) -> list[tuple[Rule, tuple[int, int] | None]]:
+    def _last_steps(self, count: int) -> list[Step]:
         """Other members, or the end."""
-        steps: list[tuple[Rule, tuple[int, int] | None]] = []
+        steps: list[Step] = []
         if self._other is not None and self._room(count):
-            steps.append((self._text(self._other, count), (left, self._more(count))))
+            steps.append((self._text(self._other, count), ("e", 0, self._more(count))))
         if count >= self._low:
             steps.append((Lit("}"), None))
         return steps

@@ -11,6 +11,7 @@ from functools import cached_property
 from threading import Lock
 from typing import TypeVar, cast
 
+from edge.errors import UnsupportedSchema
 from edge.grammar.build import LateCheck, build_call, build_value
 from edge.grammar.gbnf import to_gbnf
 from edge.grammar.json_text import ANY_CHAR, dumps, one_of
@@ -74,7 +75,7 @@ def compile_tool(tool: Tool) -> CompiledTool:
         built = build_call(tool)
         return CompiledTool(tool.parameters, built.grammar, built.late_checks, tool)
 
-    return _remembered(_digest(tool.name, tool.parameters, tool.description), make)
+    return _remembered(_digest(tool.name, tool.name, tool.parameters, tool.description), make)
 
 
 def compile_schema(schema: Schema, *, name: str = "response_format") -> CompiledSchema:
@@ -87,7 +88,7 @@ def compile_schema(schema: Schema, *, name: str = "response_format") -> Compiled
         built = build_value(name, schema)
         return CompiledSchema(schema, built.grammar, built.late_checks)
 
-    return _remembered(_digest(None, schema, name), make)
+    return _remembered(_digest(name, None, schema, name), make)
 
 
 def _remembered(key: str, make: Callable[[], T]) -> T:
@@ -103,9 +104,14 @@ def _remembered(key: str, make: Callable[[], T]) -> T:
     return compiled
 
 
-def _digest(*parts: object) -> str:
-    """Property order counts: it is the order in which arguments are written."""
-    text = json.dumps(parts, default=dict)
+def _digest(name: str, *parts: object) -> str:
+    """Names the schema by its content. Property order counts: it is the order in which arguments are written."""
+    try:
+        text = json.dumps(parts, default=dict)
+    except RecursionError:
+        raise UnsupportedSchema(name, "", "schema", "nested too deeply") from None
+    except (TypeError, ValueError) as exc:
+        raise UnsupportedSchema(name, "", "schema", f"not JSON: {exc}") from None
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

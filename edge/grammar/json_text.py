@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from itertools import groupby
 
 from edge.grammar.rules import (
     EMPTY,
     LAST_CODE_POINT,
-    Chars,
     Lit,
     Ref,
     Repeat,
     Rule,
-    Seq,
     alt,
     chars,
     optional,
@@ -22,6 +21,7 @@ from edge.grammar.rules import (
 
 INTEGER_DIGITS = 18  # stays inside 64 bits
 FRACTION_DIGITS = 17  # enough for any double
+MAX_FORKS = 50
 
 ANY_CHAR = chars((0, LAST_CODE_POINT))
 DIGIT, NON_ZERO, HEX = chars("09"), chars("19"), chars("09", "af", "AF")
@@ -95,36 +95,26 @@ def dumps(value: object) -> str:
 
 
 def one_of(words: Iterable[str]) -> Rule:
-    """One of the words, written as a tree of prefixes so that a reader follows one branch at a time."""
-    tree: dict[str, dict] = {}  # type: ignore[type-arg]
-    for word in words:
-        node = tree
-        for char in word:
-            node = node.setdefault(char, {})
-        node[""] = {}
-    return _branch(tree)
+    """One of the words, written as a tree of prefixes so that a reader follows one branch at a time.
+
+    Below MAX_FORKS forks the rest is a plain list, so that words that are prefixes of each other nest no deeper.
+    """
+    return _branch(sorted(set(words)), 0, 0)
 
 
-def _branch(node: dict[str, dict]) -> Rule:  # type: ignore[type-arg]
+def _branch(words: list[str], start: int, forks: int) -> Rule:
+    """One of the sorted words, which are alike before `start`."""
+    if len(words) == 1 or forks >= MAX_FORKS:
+        return alt(Lit(word[start:]) for word in words)
+    first, last = words[0], words[-1]
+    end = start
+    while end < len(first) and first[end : end + 1] == last[end : end + 1]:
+        end += 1
     options: list[Rule] = []
-    for char, below in node.items():
-        text = char
-        while len(below) == 1 and "" not in below:
-            ((step, below),) = below.items()
-            text += step
-        options.append(seq(Lit(text), _branch(below)) if text and below != {"": {}} else Lit(text))
-    return alt(options)
-
-
-__all__ = [
-    "ANY_CHAR",
-    "EMPTY",
-    "PLAIN",
-    "STANDARD_RULES",
-    "STRING_CHAR",
-    "TYPE_RULES",
-    "Chars",
-    "Seq",
-    "dumps",
-    "one_of",
-]
+    rest = words
+    if len(first) == end:
+        options.append(EMPTY)
+        rest = words[1:]
+    for _, group in groupby(rest, key=lambda word: word[end]):
+        options.append(_branch(list(group), end, forks + 1))
+    return seq(Lit(first[start:end]), alt(options))

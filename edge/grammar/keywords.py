@@ -8,6 +8,7 @@ Keywords that are not in the tables are annotations, as JSON Schema has it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ from edge.grammar.branches import (
 from edge.grammar.document import FALSE_POINTER
 from edge.grammar.formats import FORMATS
 from edge.grammar.numbers import NumberRule
+from edge.grammar.patterns import is_readable
 from edge.grammar.regex import RegexInvalid, RegexUnsupported, parse_regex
 from edge.grammar.strings import StringRule, Wanted
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from edge.grammar.expand import Expander
 
 NEVER = Demand(FALSE_POINTER)
+MAX_EXCLUSIVE = 60  # options of a oneOf that are compared with each other
 TYPES: dict[str, Branch] = {
     "object": only("object"),
     "array": only("array"),
@@ -109,11 +112,12 @@ class Node:
         return value
 
     def pattern(self, keyword: str, source: str) -> None:
-        """Refuses what is no regular expression; what is merely unsupported is left to the last check."""
+        """Refuses what is no regular expression; what only Python understands is left to the last check."""
         try:
             parse_regex(source)
         except RegexInvalid as exc:
-            raise self.fail(keyword, f"{source!r} is not a regular expression: {exc}") from None
+            if not is_readable(source):
+                raise self.fail(keyword, f"{source[:80]!r} is not a regular expression: {exc}") from None
         except RegexUnsupported:
             pass
 
@@ -485,6 +489,8 @@ def _one_of(node: Node) -> list[Branch]:
     """Each option without the others; others that cannot hold at the same time need no exclusion."""
     expander = node.expander
     demands = node.demands("oneOf")
+    if len(demands) > MAX_EXCLUSIVE:
+        return [replace(each, late=each.late | {("oneOf", node.pointer)}) for each in _any_of("oneOf")(node)]
     options = [expander.alternatives(demand) for demand in demands]
     out: list[Branch] = []
     for index, option in enumerate(options):

@@ -1,10 +1,11 @@
-"""Searching a text for a `pattern`, as a check of finished values: with Python's `re` where it takes the expression."""
+"""Searching a text for a `pattern`, as a check of finished values and of property names."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
 
+from edge.grammar.automaton import Automaton, TooLarge, regex_automaton
 from edge.grammar.regex import (
     Cat,
     End,
@@ -21,9 +22,27 @@ from edge.grammar.rules import Ranges
 
 
 def matches(source: str, text: str) -> bool:
-    """Whether a search for the expression succeeds; an expression that nobody can read matches everything."""
+    """Whether a search for the expression succeeds; an expression that nobody can read matches everything.
+
+    The automaton comes first: it reads a character once, where `re` may take exponential time.
+    """
+    if (automaton := _automaton(source)) is not None:
+        return automaton.accepts(text)
     compiled = _compiled(source)
     return compiled is None or compiled.search(text) is not None
+
+
+def is_readable(source: str) -> bool:
+    """Whether anything here can search for the expression."""
+    return _automaton(source) is not None or _compiled(source) is not None
+
+
+@lru_cache(maxsize=512)
+def _automaton(source: str) -> Automaton | None:
+    try:
+        return regex_automaton(parse_regex(source))
+    except (TooLarge, RegexInvalid, RegexUnsupported):
+        return None
 
 
 @lru_cache(maxsize=512)

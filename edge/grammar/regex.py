@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
 
-from edge.grammar.charsets import ANY, DIGITS, LINE_ENDS, SPACE, WORD, complement, union
+from edge.grammar.charsets import ANY, DIGITS, LINE_ENDS, PYTHON_SPACE, SPACE, WORD, complement, union
 from edge.grammar.rules import Ranges, normalised
 
 MAX_SOURCE = 20_000  # characters
@@ -92,6 +92,8 @@ def _wide(name: str) -> Ranges:
 
     A negated class excludes all of it, so that a text is right for either reading.
     """
+    if name == "s":
+        return union(SPACE, PYTHON_SPACE)
     every = "".join(map(chr, (*range(0xD800), *range(0xE000, sys.maxunicode + 1))))
     found = ((ord(run[0][0]), ord(run[0][-1])) for run in re.finditer(rf"\{name}+", every))
     return union(normalised(found), _CLASSES[name])
@@ -210,15 +212,17 @@ class _Parser:
         return node
 
     def _quantified(self, atom: Node) -> Node:
-        while (bounds := self._bounds()) is not None:
-            self._take("?")  # laziness changes what is captured, not what is matched
-            if isinstance(atom, Start | End):
-                raise RegexUnsupported("a repeated anchor")
-            low, high = bounds
-            if high is not None and high < low:
-                raise RegexInvalid(f"a repetition from {low} to {high}")
-            atom = Loop(atom, low, high)
-        return atom
+        if (bounds := self._bounds()) is None:
+            return atom
+        self._take("?")  # laziness changes what is captured, not what is matched
+        if isinstance(atom, Start | End):
+            raise RegexUnsupported("a repeated anchor")
+        low, high = bounds
+        if high is not None and high < low:
+            raise RegexInvalid(f"a repetition from {low} to {high}")
+        if self._bounds() is not None:
+            raise RegexInvalid("a repetition of a repetition")
+        return Loop(atom, low, high)
 
     def _bounds(self) -> tuple[int, int | None] | None:
         for sign, bounds in (("*", (0, None)), ("+", (1, None)), ("?", (0, 1))):

@@ -18,7 +18,18 @@ from edge.grammar.automaton import (
 )
 from edge.grammar.charsets import ANY, complement, difference, intersection
 from edge.grammar.json_text import PLAIN
-from edge.grammar.regex import Cat, End, Loop, Node, Or, RegexUnsupported, Set, Start, parse_regex
+from edge.grammar.regex import (
+    Cat,
+    End,
+    Loop,
+    Node,
+    Or,
+    RegexInvalid,
+    RegexUnsupported,
+    Set,
+    Start,
+    parse_regex,
+)
 from edge.grammar.rules import Alt, Chars, Lit, Ranges, Ref, Repeat, Rule, alt, normalised, seq
 
 MAX_COUNTED = 1_000_000  # characters; no reply is longer, and a grammar of blocks still holds it
@@ -97,7 +108,7 @@ def string_language(rule: StringRule) -> StringLanguage | None:
     for wanted in rule.wanted:
         try:
             found = both(found, _automaton(wanted))
-        except (TooLarge, RegexUnsupported):
+        except (TooLarge, RegexInvalid, RegexUnsupported):
             late.append((wanted.keyword, wanted.pointer))
     if rule.excluded:
         found = both(found, negation(words_automaton(rule.excluded)))
@@ -132,7 +143,7 @@ def _direct(rule: StringRule) -> Node | None:
         return None
     try:
         regex = parse_regex(rule.wanted[0].source)
-    except RegexUnsupported:
+    except (RegexInvalid, RegexUnsupported):
         return None
     if regex.ahead or (tree := _unanchored(regex.node)) is None or _size(tree) <= DIRECT_SIZE:
         return None

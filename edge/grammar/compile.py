@@ -17,7 +17,7 @@ from edge.grammar.gbnf import to_gbnf
 from edge.grammar.json_text import ANY_CHAR, dumps, one_of
 from edge.grammar.matcher import Matcher
 from edge.grammar.rules import Grammar, Lit, Repeat, seq
-from edge.grammar.validate import argument_check
+from edge.grammar.validate import Check
 from edge.types import Schema, Tool
 
 CACHE_SIZE = 512
@@ -43,12 +43,20 @@ class CompiledSchema:
         return Matcher(self.grammar)
 
     @cached_property
-    def _check(self) -> Callable[[object], str | None]:
-        return argument_check(self.schema)
+    def _check(self) -> Check:
+        return Check(self.schema)
 
     def validate(self, value: object) -> str | None:
         """What breaks the schema in a decoded value, in one line, or None."""
-        return self._check(value)
+        return self._check.fault(value)
+
+    def early_fault(self, text: str) -> str | None:
+        """What breaks the schema in a text so far, whatever follows, or None.
+
+        Worth asking only where there are `late_checks`: the rules hold the rest. A token after which there is a
+        fault is to be refused. The text is the start of one that follows the rules. Costs a validation.
+        """
+        return self._check.early_fault(text)
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,11 @@ class CompiledTool(CompiledSchema):
     """
 
     tool: Tool
+
+    def early_fault(self, text: str) -> str | None:
+        """As for a schema; the text is the call's from behind `<tool_call>` on."""
+        opening = f'\n{{"name": {dumps(self.tool.name)}, "arguments": '
+        return super().early_fault(text[len(opening) :].removesuffix("}\n</tool_call>"))
 
 
 _cache: OrderedDict[str, CompiledSchema] = OrderedDict()
@@ -117,6 +130,14 @@ def _digest(name: str, *parts: object) -> str:
 
 def tool_name_gbnf(names: Sequence[str]) -> str:
     """GBNF of a call whose tool is unknown: `\\n{"name": "`, one of the names, `"`, then any text."""
+    return to_gbnf(_name_grammar(names))
+
+
+def tool_name_matcher(names: Sequence[str]) -> Matcher:
+    """The reader of the same texts in Python."""
+    return Matcher(_name_grammar(names))
+
+
+def _name_grammar(names: Sequence[str]) -> Grammar:
     words = one_of(dumps(name)[1:] for name in names)
-    root = seq(Lit('\n{"name": "'), words, Repeat(ANY_CHAR, 0, None))
-    return to_gbnf(Grammar({"root": root}, "root"))
+    return Grammar({"root": seq(Lit('\n{"name": "'), words, Repeat(ANY_CHAR, 0, None))}, "root")

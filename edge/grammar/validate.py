@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from edge.grammar.early import early_fault
 from edge.grammar.formats import FORMATS
 from edge.grammar.patterns import matches
 from edge.types import Schema
@@ -25,43 +26,52 @@ Errors: TypeAlias = "Iterator[ValidationError]"
 Keyword: TypeAlias = Callable[[Any, Any, Any, Any], Errors]
 
 
-def argument_check(schema: Schema) -> Callable[[object], str | None]:
-    """A function from a decoded value to what is wrong with it, or None."""
-    # Slow to import, and not needed to compile a schema.
-    from jsonschema.validators import Draft202012Validator, validator_for
-    from referencing.exceptions import Unresolvable
+class Check:
+    """The last check of values of one schema."""
 
-    known = (
-        validator_for(schema, default=Draft202012Validator)
-        if isinstance(schema, Mapping)
-        else Draft202012Validator
-    )
-    kind = _extended(known)
-    validator = kind(schema)
+    def __init__(self, schema: Schema) -> None:
+        # Slow to import, and not needed to compile a schema.
+        from jsonschema.validators import Draft202012Validator, validator_for
 
-    def check(value: object) -> str | None:
-        nonlocal validator
+        known = validator_for(schema, default=Draft202012Validator) if isinstance(schema, Mapping) else None
+        self._kind = _extended(known or Draft202012Validator)
+        self._schema = schema
+        self._validator = self._kind(schema)
+
+    def fault(self, value: object) -> str | None:
+        """What is wrong with a decoded value, in one line, or None."""
+        from referencing.exceptions import Unresolvable
+
         try:
-            return _first_fault(validator, value)
+            return self._first_fault(value)
         except Unresolvable:
             pass
         try:
             # References that only work from the document's root, below an id that says otherwise.
-            validator = kind(_without_ids(schema))
-            return _first_fault(validator, value)
+            self._validator = self._kind(_without_ids(self._schema))
+            return self._first_fault(value)
         except Unresolvable as exc:
             return f"cannot be checked: {exc}"
 
-    return check
+    def early_fault(self, text: str) -> str | None:
+        """What is wrong in the start of a value's text whatever follows, or None; see `early`."""
+        from referencing.exceptions import Unresolvable
 
+        try:
+            return early_fault(text, self._errors)
+        except Unresolvable:
+            return None
 
-def _first_fault(validator: Validator, value: object) -> str | None:
-    error = next(validator.iter_errors(value), None)  # type: ignore[arg-type]
-    if error is None:
-        return None
-    where = "".join(f"/{step}" for step in error.absolute_path)
-    message = f"{where or 'value'}: {error.message}".replace("\n", " ")
-    return message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 1] + "…"
+    def _errors(self, value: object) -> Errors:
+        return self._validator.iter_errors(value)  # type: ignore[arg-type]
+
+    def _first_fault(self, value: object) -> str | None:
+        error = next(self._errors(value), None)
+        if error is None:
+            return None
+        where = "".join(f"/{step}" for step in error.absolute_path)
+        message = f"{where or 'value'}: {error.message}".replace("\n", " ")
+        return message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 1] + "…"
 
 
 def _without_ids(schema: object) -> Any:

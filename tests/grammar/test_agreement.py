@@ -14,7 +14,7 @@ from edge.grammar import CompiledSchema, compile_schema, compile_tool, tool_name
 from edge.grammar.gbnf import to_gbnf
 from edge.grammar.matcher import Matcher, Position
 from edge.grammar.rules import Grammar, Lit, Ref, Repeat, alt, chars, seq
-from edge.grammar.validate import argument_check
+from edge.grammar.validate import Check
 from edge.types import Tool
 from tests.grammar.helpers import dumps
 from tests.grammar.test_keywords import FORMATS, TABLE
@@ -269,7 +269,7 @@ def test_every_text_of_the_rules_satisfies_the_schema(schema, seed):
 )
 def test_no_value_that_satisfies_the_schema_is_refused(schema, value):
     compiled = compiled_or_none(schema)
-    satisfied = argument_check(schema)(value) is None
+    satisfied = Check(schema).fault(value) is None
     if compiled is None:
         assert not satisfied, (schema, value)
         return

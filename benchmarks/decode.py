@@ -83,10 +83,9 @@ def generate(
         forced=vocab.tokenize("<tool_call>"),
         tools=[compile_tool(t) for t in (NOTE, WEATHER, TIME)],
         max_tokens=n,
-        single_call=True,
+        max_calls=1,
         use_grammar=grammar,
-        opens_thinking=False,
-        stop=(),
+        force_text=False,
     )
     generation = Generation(plan, engine.context, chain, grammars)
     *_, reply = generation.events()
@@ -123,10 +122,7 @@ def engine_loop(
 ) -> float:
     """Seconds per token of the engine on free text."""
     engine.context.clear()
-    plan = GenerationPlan(
-        prompt=prompt, forced=(), tools=(), max_tokens=n, single_call=False, use_grammar=True,
-        opens_thinking=False, stop=(),
-    )  # fmt: skip
+    plan = GenerationPlan(prompt=prompt, max_tokens=n)
     generation = Generation(plan, engine.context, chain, grammars)
     *_, reply = generation.events()
     assert isinstance(reply, Reply)

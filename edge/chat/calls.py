@@ -15,10 +15,11 @@ class CallSyntaxError(Exception):
 def parse_call(text: str) -> tuple[str, dict[str, JsonValue]]:
     """Name and arguments of `{"name": ..., "arguments": {...}}`.
 
-    Raises CallSyntaxError for anything else: no JSON, keys given twice, infinities, other keys.
+    Of a key given twice the last value counts, as everywhere in JSON. Raises CallSyntaxError for anything else: no
+    JSON, no name, arguments that are no object, infinities.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_no_constants)
+        value = json.loads(text, parse_constant=_no_constants)
     except (ValueError, RecursionError) as exc:
         raise CallSyntaxError(f"not JSON: {exc}") from None
     if not isinstance(value, dict):
@@ -29,13 +30,6 @@ def parse_call(text: str) -> tuple[str, dict[str, JsonValue]]:
     if not isinstance(arguments, dict):
         raise CallSyntaxError(f"arguments of {name} are not an object")
     return name, arguments
-
-
-def _unique_keys(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        raise ValueError("a key is given twice")
-    return result
 
 
 def _no_constants(name: str) -> NoReturn:

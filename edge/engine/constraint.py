@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from os.path import commonprefix  # of any strings; os.path is only where it lives
 
 from edge.engine.context import Context
 from edge.engine.model import Vocabulary
 from edge.engine.sampling import Grammar, GrammarCache, SamplerChain
 from edge.errors import EngineError
-from edge.grammar import CompiledTool, tool_name_gbnf
+from edge.grammar import CompiledTool, Position, tool_name_gbnf
 
 _BEFORE_NAME = '\n{"name": '
 
@@ -17,21 +18,26 @@ _BEFORE_NAME = '\n{"name": '
 class CallConstraint:
     """Chooses tokens of the text after `<tool_call>` so that it becomes a valid call of one of `tools`.
 
-    While the name is open the grammar holds the names and nothing else. The token that closes the name decides
-    the tool; the tokens so far are replayed in that tool's grammar, which takes over. So the cost of a token
-    does not depend on how many tools there are.
+    While the name is open the grammar holds the names and nothing else. Once the text can only be one tool's, the
+    tokens so far are replayed in that tool's grammar, which takes over. So the cost of a token does not depend on
+    how many tools there are. Beside the grammar a matcher follows the text: it knows what must come next.
     """
 
     def __init__(self, tools: Sequence[CompiledTool], grammars: GrammarCache, vocab: Vocabulary) -> None:
         self._grammars, self._vocab = grammars, vocab
         self._by_opening = {_opening(tool): tool for tool in tools}
         self._tokens: list[int] = []
-        self._text = b""
+        self._written = b""
+        self._place: Position | None = None  # of the matcher, behind `_n_matched` bytes of `_written`
+        self._n_matched = 0
         self.n_refused = 0  # choices that the grammar did not allow
         self.n_descended = 0  # of these, how often the likeliest tokens did not suffice
-        self.tool: CompiledTool | None = tools[0] if len(tools) == 1 else None
-        gbnf = self.tool.gbnf if self.tool else tool_name_gbnf([tool.tool.name for tool in tools])
-        self._grammar = grammars.start(gbnf)
+        self.tool: CompiledTool | None = None
+        if len(tools) == 1:
+            self._grammar = grammars.start(tools[0].gbnf)
+            self.tool = tools[0]
+        else:
+            self._grammar = grammars.start(tool_name_gbnf([tool.tool.name for tool in tools]))
 
     def choose(self, chain: SamplerChain, context: Context) -> int:
         """The next token, drawn by `chain` from what the grammar allows. Not yet accepted."""
@@ -46,12 +52,75 @@ class CallConstraint:
         """Moves on by a token that `choose` gave."""
         self._grammar.accept(token)
         self._tokens.append(token)
-        if self.tool is None:
-            self._text += self._vocab.piece(token)
+        self._written += self._vocab.piece(token)
+
+    def forced(self) -> list[int]:
+        """The tokens that must come next, already accepted; none where there is a choice.
+
+        The text is tokenized as the whole would be. Its last token is left to the model where text follows, for
+        it may be written as one with what follows. Where the text so far does not end at a boundary of that
+        tokenization the model goes on by itself.
+        """
+        text, forced_text, ends = self._forced_text()
+        if not forced_text:
+            return []
+        tokens = self._tail_tokens(text, forced_text)
+        accepted = []
+        for token in tokens if ends else tokens[:-1]:
+            if not self._permits(token):
+                break
+            self.accept(token)
+            accepted.append(token)
+        return accepted
+
+    def n_needed(self) -> int:
+        """Tokens that the shortest end of this call takes; 0 while it is not known whose call it is."""
+        place = self._follow()
+        return len(self._vocab.tokenize(place.shortest(), parse_special=False)) if place else 0
 
     def close(self) -> None:
         """Frees the grammar."""
         self._grammar.close()
+
+    def _forced_text(self) -> tuple[str, str, bool]:
+        """The text so far, what must follow it, and whether the call is over behind that."""
+        nothing = "", "", False
+        if self.tool is None:
+            open_names = [opening for opening in self._by_opening if opening.startswith(self._written)]
+            if len(open_names) > 1:
+                end = commonprefix([opening.decode() for opening in open_names])  # noqa: RUF071
+                written = self._written.decode("utf-8", "replace")
+                return (written, end[len(written) :], False) if end.startswith(written) else nothing
+            self._switch_to(self._by_opening[open_names[0]])
+        place = self._follow()
+        if place is None or self._n_matched < len(self._written):
+            return nothing  # in the middle of a character
+        forced_text = place.forced()
+        following = place.after(forced_text)
+        return self._written.decode(), forced_text, following is not None and following.is_complete
+
+    def _follow(self) -> Position | None:
+        """The matcher's place behind all whole characters written."""
+        if self.tool is None:
+            return None
+        if self._place is None:
+            self._place, self._n_matched = self.tool.matcher.start, 0
+        new = self._written[self._n_matched :]
+        text = new.decode("utf-8", "ignore") if new[-1:] >= b"\x80" else new.decode()
+        self._n_matched += len(text.encode())
+        self._place = self._place.after(text)
+        if self._place is None:
+            raise EngineError(f"the rules' two readers disagree after {self._written[-80:]!r}")
+        return self._place
+
+    def _tail_tokens(self, text: str, forced_text: str) -> list[int]:
+        tokens = self._vocab.tokenize(text + forced_text, parse_special=False)
+        n_bytes, end = 0, len(text.encode())
+        for i, token in enumerate(tokens):
+            if n_bytes == end:
+                return tokens[i:]
+            n_bytes += len(self._vocab.piece(token))
+        return []
 
     def _choose(self, chain: SamplerChain, context: Context) -> int:
         token = chain.sample(context)
@@ -74,7 +143,7 @@ class CallConstraint:
         return self._grammar.allows(token) and not self._vocab.is_control(token)
 
     def _named_by(self, token: int) -> CompiledTool | None:
-        text = self._text + self._vocab.piece(token)
+        text = self._written + self._vocab.piece(token)
         return next((tool for opening, tool in self._by_opening.items() if text.startswith(opening)), None)
 
     def _switch_to(self, tool: CompiledTool) -> None:
@@ -82,6 +151,11 @@ class CallConstraint:
         _replay(grammar, self._tokens)
         self._grammar.close()
         self._grammar, self.tool = grammar, tool
+
+
+def n_shortest_call(tool: CompiledTool, vocab: Vocabulary) -> int:
+    """Tokens of the shortest call of a tool, from behind `<tool_call>`."""
+    return len(vocab.tokenize(tool.matcher.start.shortest(), parse_special=False))
 
 
 def _opening(tool: CompiledTool) -> bytes:

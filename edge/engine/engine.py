@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edge.chat.parser import OPENER
 from edge.chat.template import ChatTemplate, hermes_template, render_prompt
+from edge.engine.constraint import n_shortest_call
 from edge.engine.context import Context, ContextOptions
 from edge.engine.generation import CLOSE_THINKING, Generation, GenerationPlan, with_load_time
 from edge.engine.model import Model, ModelOptions, model_facts
 from edge.engine.request import ChatRequest, ToolPlan, plan_tools
 from edge.engine.sampling import GrammarCache, SamplerChain
 from edge.errors import ContextOverflow, EngineError, RequestError, TemplateError
+from edge.grammar import CompiledTool
 from edge.types import Event, Reply
 
 DEFAULT_TEMPERATURE = 0.1  # what the smol-tools models were evaluated with
@@ -106,22 +108,35 @@ class Engine:
             text, opens_thinking = text + CLOSE_THINKING, False  # a call inside thinking opens nothing
         prompt = vocab.tokenize(text, add_bos=True)
         forced = vocab.tokenize(OPENER) if tools.forced else []
-        if forced and request.max_tokens <= len(forced):
-            raise RequestError(
-                f"max_tokens is {request.max_tokens}; opening a call alone takes {len(forced)}"
-            )
         if len(prompt) + len(forced) >= self.context.plan.n_ctx:
             raise ContextOverflow(len(prompt), self.context.plan.n_ctx)
+        if forced:
+            self._check_budget(tools.callable, len(prompt), len(forced), request.max_tokens)
         return GenerationPlan(
             prompt=prompt,
             forced=forced,
             tools=tools.callable,
             max_tokens=request.max_tokens,
-            single_call=tools.single,
+            max_calls=tools.max_calls,
             use_grammar=request.grammar,
+            force_text=request.force_text,
             opens_thinking=opens_thinking,
             stop=request.stop,
         )
+
+    def _check_budget(
+        self, tools: Sequence[CompiledTool], n_prompt: int, n_opener: int, max_tokens: int
+    ) -> None:
+        """Raises RequestError when not even the shortest call fits, naming the number that is needed."""
+        n_free = self.context.plan.n_ctx - n_prompt
+        needed = (n_opener + n_shortest_call(tool, self.model.vocab) for tool in tools)
+        n_least = 0
+        for n in needed:
+            if n <= min(max_tokens, n_free):
+                return
+            n_least = min(n, n_least or n)
+        found = f"max_tokens is {max_tokens}" if max_tokens <= n_free else f"n_ctx leaves {n_free} tokens"
+        raise RequestError(f"{found}; the shortest call takes {n_least}, so at least {n_least} are needed")
 
     def _stop_active(self) -> None:
         if self._active is not None:

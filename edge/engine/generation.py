@@ -4,34 +4,22 @@ from __future__ import annotations
 
 import codecs
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from edge.chat.calls import CallSyntaxError, parse_call
-from edge.chat.parser import OPENER, CallText, OutputParser, ParserEvent, StopHit
-from edge.engine.constraint import CallConstraint
+from edge.chat.parser import OPENER, OutputParser, ParserEvent
+from edge.engine.constraint import CallConstraint, n_shortest_call
 from edge.engine.context import Context
+from edge.engine.draft import Draft
 from edge.engine.request import MAX_CALLS
 from edge.engine.sampling import GrammarCache, SamplerChain
-from edge.errors import EngineError
 from edge.grammar import CompiledTool
-from edge.types import (
-    CallOpened,
-    CallWithdrawn,
-    ContentDelta,
-    ContentWasReasoning,
-    Event,
-    FinishReason,
-    MalformedCall,
-    ReasoningDelta,
-    Reply,
-    Timings,
-    ToolCall,
-    Usage,
-)
+from edge.types import Event, Reply, Timings, Usage
 
 _OPENER = OPENER.encode()
 CLOSE_THINKING = "\n</think>\n\n"
+# Whether a call can still be finished is asked when fewer tokens than this are left: most calls take 20 to 60.
+_NEARLY_OUT = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,28 +30,19 @@ class GenerationPlan:
     forced: token ids that the answer begins with without being sampled (an opened call). The answer then
         consists of calls: it ends where the model writes anything else.
     tools: what may be called; with none, `<tool_call>` is not sampled.
+    max_calls: the answer ends behind that many.
+    use_grammar: calls are constrained. force_text: what the grammar leaves no choice about is not sampled.
     """
 
     prompt: Sequence[int]
-    forced: Sequence[int]
-    tools: Sequence[CompiledTool]
+    forced: Sequence[int] = ()
+    tools: Sequence[CompiledTool] = ()
     max_tokens: int
-    single_call: bool
-    use_grammar: bool
-    opens_thinking: bool
-    stop: Sequence[str]
-
-
-@dataclass(slots=True)
-class _Draft:
-    """The reply as it grows."""
-
-    content: list[str] = field(default_factory=list)
-    reasoning: list[str] = field(default_factory=list)
-    calls: list[ToolCall] = field(default_factory=list)
-    malformed: list[MalformedCall] = field(default_factory=list)
-    withdrawn: bool = False
-    stopped: bool = False
+    max_calls: int = MAX_CALLS
+    use_grammar: bool = True
+    force_text: bool = True
+    opens_thinking: bool = False
+    stop: Sequence[str] = ()
 
 
 class Generation:
@@ -76,56 +55,78 @@ class Generation:
         self._vocab = context.model.vocab
         self._parser = OutputParser(opens_thinking=plan.opens_thinking, stop=plan.stop)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._tools = {tool.tool.name: tool for tool in plan.tools}
         self._constraint: CallConstraint | None = None
         self._tail = b""  # the last bytes written, to see `<tool_call>` complete
-        self._draft = _Draft()
+        self._draft = Draft(
+            plan.tools,
+            grammar=plan.use_grammar,
+            calls_only=bool(plan.forced),
+            on_call_end=self._end_call,
+        )
+        self._first_sampled_at = 0.0
         self.tokens: list[int] = []  # of the answer, the end of generation left out
+        self.n_forced = 0  # of these, how many were not sampled
         self.n_refused = self.n_descended = 0  # see CallConstraint
 
     def events(self) -> Iterator[Event]:
         """Prefills, decodes, and yields what becomes certain as soon as it does."""
         started = time.perf_counter()
         try:
-            n_cached = self._context.keep_prefix([*self.plan.prompt, *self.plan.forced])
-            self._context.decode([*self.plan.prompt, *self.plan.forced][n_cached:])
-            prefilled = time.perf_counter()
-            first_token_at = 0.0
             yield from self._write_forced()
-            ended_by_model = False
-            while self._may_go_on():
-                tokens, piece = self._next()
-                first_token_at = first_token_at or time.perf_counter()
-                if not tokens:
-                    ended_by_model = True
-                    break
-                yield from self._write(tokens, piece)
-                if self._may_go_on():
-                    self._context.decode(tokens)
-            yield from self._handle(self._parser.feed(self._decoder.decode(b"", final=True)))
-            yield from self._handle(self._parser.finish())
-            ended = time.perf_counter()
+            n_cached, prefilled = self._prefill()
+            complete = yield from self._decode()
+            yield from self._take(self._parser.feed(self._decoder.decode(b"", final=True)))
+            yield from self._take(self._parser.finish())
             timings = Timings(
                 prefill_s=prefilled - started,
-                decode_s=ended - prefilled,
-                ttft_s=(first_token_at or prefilled) - started,
+                decode_s=time.perf_counter() - prefilled,
+                ttft_s=(self._first_sampled_at or prefilled) - started,
             )
-            yield self._reply(n_cached, timings, ended_by_model=ended_by_model)
+            usage = Usage(len(self.plan.prompt), len(self.tokens), n_cached, self.n_forced)
+            yield self._draft.reply(usage, timings, complete=complete)
         finally:
             self._drop_constraint()
 
-    def _may_go_on(self) -> bool:
-        draft = self._draft
-        if draft.stopped or (self.plan.single_call and draft.calls) or len(draft.calls) >= MAX_CALLS:
-            return False
-        n_left = self._context.plan.n_ctx - len(self.plan.prompt) - len(self.tokens)
-        return len(self.tokens) < self.plan.max_tokens and n_left > 0
+    def _prefill(self) -> tuple[int, float]:
+        """Decodes the prompt and what the answer is forced to begin with; tokens kept of it, and when it was done."""
+        tokens = [*self.plan.prompt, *self.tokens]
+        n_cached = self._context.keep_prefix(tokens)
+        self._context.decode(tokens[n_cached:])
+        return min(n_cached, len(self.plan.prompt)), time.perf_counter()
+
+    def _decode(self) -> Generator[Event, None, bool]:
+        """Samples and decodes to the end. Returns whether the answer ended by itself."""
+        while not self._is_settled():
+            if self._n_left() <= 0 or self._is_out_of_reach():
+                return False
+            tokens, piece = self._next()
+            self._first_sampled_at = self._first_sampled_at or time.perf_counter()
+            if not tokens:
+                return True
+            n_before = len(self.tokens)
+            yield from self._write(tokens, piece)
+            if self._n_left() > 0 and not self._is_settled():
+                self._context.decode(self.tokens[n_before:])
+        return True
+
+    def _is_settled(self) -> bool:
+        return self._draft.stopped or len(self._draft.calls) >= self.plan.max_calls
+
+    def _n_left(self) -> int:
+        in_context = self._context.plan.n_ctx - len(self.plan.prompt)
+        return min(self.plan.max_tokens, in_context) - len(self.tokens)
+
+    def _is_out_of_reach(self) -> bool:
+        """Whether the open call can no longer be finished; what it would still say is then not worth its time."""
+        n_left = self._n_left()
+        return self._constraint is not None and n_left < _NEARLY_OUT and self._constraint.n_needed() > n_left
 
     def _write_forced(self) -> Iterator[Event]:
         if self.plan.forced:
             self.tokens += self.plan.forced
-            yield from self._handle(self._parser.feed(OPENER))
-            self._open_call()
+            self.n_forced += len(self.plan.forced)
+            yield from self._take(self._parser.feed(OPENER))
+            yield from self._open_call()
 
     def _next(self) -> tuple[list[int], bytes]:
         """The next tokens and their bytes; no tokens at the end of generation."""
@@ -140,13 +141,22 @@ class Generation:
                 return [], b""
             piece = self._vocab.piece(token)
             end = self._opener_end(piece)
-            if end is None or (self.plan.tools and (end == len(piece) or not self.plan.use_grammar)):
+            if end is None:
                 return [token], piece
-            if self.plan.tools:
+            if self._may_open(end):
+                if end == len(piece) or not self.plan.use_grammar:
+                    return [token], piece
                 # The token runs on past `<tool_call>`; only what is behind it is for the grammar to decide.
                 return self._vocab.tokenize(piece[:end].decode()), piece[:end]
-            banned.add(token)  # no call may be made, so none is opened
+            banned.add(token)
             token = self._chain.sample_without(self._context, banned)
+
+    def _may_open(self, n_opener_bytes: int) -> bool:
+        """Whether a call may be opened here: there is a tool, and its shortest call still fits."""
+        if not self.plan.use_grammar:
+            return bool(self.plan.tools)
+        n_left = self._n_left() - n_opener_bytes  # the opener takes no more tokens than bytes
+        return any(n_shortest_call(tool, self._vocab) <= n_left for tool in self.plan.tools)
 
     def _opener_end(self, piece: bytes) -> int | None:
         """Where in `piece` an opening `<tool_call>` ends, if it does so there and opens a call."""
@@ -157,16 +167,36 @@ class Generation:
         return end if found >= 0 and end > 0 else None
 
     def _write(self, tokens: Sequence[int], piece: bytes) -> Iterator[Event]:
+        """Notes tokens that were sampled, and those that must follow them."""
         self.tokens += tokens
         self._tail = (self._tail + piece)[-(len(_OPENER) - 1) :]
         was_in_call = self._parser.in_call
-        yield from self._handle(self._parser.feed(self._decoder.decode(piece)))
-        if self._parser.in_call and not was_in_call and self.plan.use_grammar:
-            self._open_call()
+        yield from self._take(self._parser.feed(self._decoder.decode(piece)))
+        if self._parser.in_call and not was_in_call:
+            yield from self._open_call()
+        else:
+            yield from self._write_what_must_follow()
 
-    def _open_call(self) -> None:
+    def _open_call(self) -> Iterator[Event]:
         if self.plan.use_grammar:
             self._constraint = CallConstraint(self.plan.tools, self._grammars, self._vocab)
+            yield from self._write_what_must_follow()
+
+    def _write_what_must_follow(self) -> Iterator[Event]:
+        if self._constraint is None or not self.plan.force_text:
+            return
+        tokens = self._constraint.forced()[: max(self._n_left(), 0)]
+        self.tokens += tokens
+        self.n_forced += len(tokens)
+        piece = b"".join(map(self._vocab.piece, tokens))
+        yield from self._take(self._parser.feed(self._decoder.decode(piece)))
+
+    def _take(self, events: Sequence[ParserEvent]) -> Iterator[Event]:
+        return self._draft.take(events)
+
+    def _end_call(self) -> None:
+        self._drop_constraint()
+        self._tail = b""
 
     def _drop_constraint(self) -> None:
         if self._constraint is not None:
@@ -174,79 +204,6 @@ class Generation:
             self.n_descended += self._constraint.n_descended
             self._constraint.close()
             self._constraint = None
-
-    def _handle(self, events: Sequence[ParserEvent]) -> Iterator[Event]:
-        draft = self._draft
-        for event in events:
-            match event:
-                case ContentDelta() if self.plan.forced:
-                    draft.stopped = True  # a call was asked for and is made; the model has left that form
-                case ContentDelta(text):
-                    draft.content.append(text)
-                    yield event
-                case ReasoningDelta(text):
-                    draft.reasoning.append(text)
-                    yield event
-                case ContentWasReasoning():
-                    draft.reasoning, draft.content = draft.reasoning + draft.content, []
-                    yield event
-                case CallOpened():
-                    yield event
-                case CallWithdrawn():
-                    draft.withdrawn = True
-                    yield event
-                case StopHit():
-                    draft.stopped = True
-                case CallText(text):
-                    self._drop_constraint()
-                    self._tail = b""
-                    yield self._finish_call(text)
-
-    def _finish_call(self, text: str) -> ToolCall | MalformedCall | CallWithdrawn:
-        reason, tool = "", None
-        try:
-            name, arguments = parse_call(text)
-            if (tool := self._tools.get(name)) is None:
-                reason = f"there is no tool {name!r}"
-            elif (fault := tool.validate(arguments)) is not None:
-                reason = fault
-            else:
-                call = ToolCall(f"call_{len(self._draft.calls)}", name, arguments)
-                self._draft.calls.append(call)
-                return call
-        except CallSyntaxError as exc:
-            reason = str(exc)
-        if self.plan.use_grammar and tool is not None and tool.late_checks:
-            # The grammar could not say all of the schema, and the model broke what it does not say.
-            self._draft.withdrawn = self._draft.stopped = True
-            return CallWithdrawn()
-        if self.plan.use_grammar:
-            # Grammar and validator disagree: a defect of ours, and still no reason to hand the call out.
-            raise EngineError(f"a call made under the grammar is not valid ({reason}): {text.strip()!r}")
-        malformed = MalformedCall(text, reason)
-        self._draft.malformed.append(malformed)
-        return malformed
-
-    def _reply(self, n_cached: int, timings: Timings, *, ended_by_model: bool) -> Reply:
-        draft = self._draft
-        complete = ended_by_model or draft.stopped or (self.plan.single_call and bool(draft.calls))
-        reason: FinishReason = "tool_calls" if draft.calls else "stop"
-        if draft.withdrawn or not (complete or len(draft.calls) >= MAX_CALLS):
-            reason = "length"
-        return Reply(
-            content="".join(draft.content),
-            reasoning="".join(draft.reasoning),
-            tool_calls=tuple(draft.calls),
-            finish_reason=reason,
-            usage=Usage(
-                prompt_tokens=len(self.plan.prompt),
-                completion_tokens=len(self.tokens),
-                cached_tokens=min(n_cached, len(self.plan.prompt)),
-                forced_tokens=len(self.plan.forced),
-            ),
-            timings=timings,
-            malformed_calls=tuple(draft.malformed),
-        )
 
 
 def with_load_time(reply: Reply, load_s: float) -> Reply:

@@ -20,8 +20,10 @@ class ChatRequest:
 
     tools: `Tool` values or OpenAI-style dicts.
     tool_choice: auto, none, required, or the name of a tool (OpenAI's object form too).
+    parallel_tool_calls: several calls in one answer, up to MAX_CALLS; otherwise it ends behind the first.
     max_tokens: completion tokens at most; a call that does not fit is withdrawn, not cut.
     grammar: off, calls are parsed and validated but not constrained.
+    force_text: what the grammar leaves no choice about is decoded in runs and not sampled.
     """
 
     messages: Sequence[Message]
@@ -30,6 +32,8 @@ class ChatRequest:
     max_tokens: int = DEFAULT_MAX_TOKENS
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     grammar: bool = True
+    force_text: bool = True
+    parallel_tool_calls: bool = True
     stop: Sequence[str] = ()
     enable_thinking: bool | None = None
 
@@ -41,7 +45,7 @@ class ToolPlan:
     offered: tuple[CompiledTool, ...]
     callable: tuple[CompiledTool, ...]
     forced: bool  # the answer begins with a call
-    single: bool  # and ends with it
+    max_calls: int
 
 
 def plan_tools(request: ChatRequest) -> ToolPlan:
@@ -51,19 +55,20 @@ def plan_tools(request: ChatRequest) -> ToolPlan:
     choice = _choice(request.tool_choice)
     # With the grammar off an unsupported keyword restricts nothing, but the schema must still be one.
     compiled = tuple(compile_tool(tool) for tool in tools)
+    max_calls = MAX_CALLS if request.parallel_tool_calls else 1
     if choice == "none":
-        return ToolPlan(compiled, (), forced=False, single=False)
+        return ToolPlan(compiled, (), forced=False, max_calls=max_calls)
     if choice == "auto":
-        return ToolPlan(compiled, compiled, forced=False, single=False)
+        return ToolPlan(compiled, compiled, forced=False, max_calls=max_calls)
     if not compiled:
         raise RequestError(f"tool_choice is {choice!r}, but no tools are given")
     if choice == "required":
-        return ToolPlan(compiled, compiled, forced=True, single=False)
+        return ToolPlan(compiled, compiled, forced=True, max_calls=max_calls)
     named = tuple(tool for tool in compiled if tool.tool.name == choice)
     if not named:
         names = ", ".join(tool.tool.name for tool in compiled[:20])
         raise RequestError(f"tool_choice is {choice!r}; allowed are auto, none, required, or one of: {names}")
-    return ToolPlan(compiled, named, forced=True, single=True)
+    return ToolPlan(compiled, named, forced=True, max_calls=1)
 
 
 def check_request(request: ChatRequest) -> None:

@@ -98,7 +98,7 @@ def test_openai_s_object_form_of_tool_choice_is_the_name(tiny_engine):
     assert ask(tiny_engine, tools=[WEATHER, PING], tool_choice=choice).tool_calls[0].name == "ping"
 
 
-@pytest.mark.parametrize("max_tokens", [2, 3, 5, 8, 13, 21, 34])
+@pytest.mark.parametrize("max_tokens", [73, 75, 80, 90])
 def test_a_call_that_does_not_fit_is_withdrawn_whole(tiny_engine, max_tokens):
     events = list(
         tiny_engine.stream(
@@ -111,15 +111,53 @@ def test_a_call_that_does_not_fit_is_withdrawn_whole(tiny_engine, max_tokens):
     assert CallWithdrawn() in events
     assert not any(isinstance(event, (ToolCall, ContentDelta)) for event in events)
     assert (reply.tool_calls, reply.content, reply.finish_reason) == ((), "", "length")
-    assert reply.usage.completion_tokens == max_tokens
+    assert reply.usage.completion_tokens <= max_tokens
 
 
 def test_a_call_that_does_not_fit_the_context_is_withdrawn(tmp_path):
-    path = write_gguf(tmp_path / "m.gguf", TinyShape(n_ctx=32))
+    path = write_gguf(tmp_path / "m.gguf", TinyShape(n_ctx=96))
     with Engine(path, chat_template=SHORT, context=ContextOptions(n_threads=1)) as engine:
         reply = ask(engine, tools=[WEATHER], tool_choice="required", max_tokens=500)
         assert (reply.tool_calls, reply.finish_reason) == ((), "length")
-        assert reply.usage.prompt_tokens + reply.usage.completion_tokens == 32
+        assert reply.usage.prompt_tokens + reply.usage.completion_tokens <= 96
+
+
+def test_a_call_is_given_up_as_soon_as_its_shortest_end_no_longer_fits(tiny_engine):
+    written = ask(tiny_engine, tools=[WEATHER], tool_choice="required", temperature=0.0, max_tokens=100)
+    assert written.finish_reason == "length"
+    # The closing quote, brackets and tag, at the least, had no room any more.
+    assert written.usage.completion_tokens < 100
+
+
+@pytest.mark.parametrize("max_tokens", [10, 60])
+def test_a_call_is_not_opened_when_the_shortest_no_longer_fits(tiny_engine, max_tokens):
+    prompt = "<tool_call>" * 20  # a model that repeats itself would now open one
+    for seed in range(5):
+        reply = ask(tiny_engine, prompt, tools=[WEATHER], seed=seed, max_tokens=max_tokens)
+        assert reply.usage.completion_tokens <= max_tokens
+        assert "<tool_call>" not in tiny_engine.model.vocab.text(tiny_engine.last_generation.tokens)
+
+
+def test_text_that_must_come_is_not_sampled(tiny_engine):
+    options = {"tools": [GET], "tool_choice": "get", "max_tokens": 80}
+    forced = ask(tiny_engine, **options)
+    assert forced.tool_calls == ask(tiny_engine, force_text=False, **options).tool_calls
+    # All of this call is forced: the opener, and every run of text but for the token before a choice.
+    assert forced.usage.forced_tokens == forced.usage.completion_tokens
+    assert ask(tiny_engine, force_text=False, **options).usage.forced_tokens == 1
+
+
+@pytest.mark.parametrize("tools", [[GET, PING], [WEATHER, GET, PING]])
+def test_with_parallel_calls_off_there_is_one_call(tiny_engine, tools):
+    options = {"tools": tools, "tool_choice": "required", "max_tokens": 900, "temperature": 0.0}
+    assert len(ask(tiny_engine, parallel_tool_calls=False, **options).tool_calls) <= 1
+
+
+def test_calls_of_one_answer_are_bounded(tiny_engine):
+    repeat = Tool("go", {"type": "object", "properties": {}, "additionalProperties": False})
+    prompt = "<tool_call>" * 30
+    replies = [ask(tiny_engine, prompt, tools=[repeat], seed=s, max_tokens=990) for s in range(3)]
+    assert all(len(reply.tool_calls) <= 16 for reply in replies)
 
 
 @pytest.mark.parametrize("tools", [[], [PING]])
@@ -216,7 +254,7 @@ def test_a_character_split_over_tokens_is_put_together(tiny_engine):
 
 
 def test_without_the_grammar_broken_calls_are_reported_and_not_handed_out(tiny_engine):
-    reply = ask(tiny_engine, tools=[WEATHER], tool_choice="required", grammar=False, max_tokens=40)
+    reply = ask(tiny_engine, tools=[WEATHER], tool_choice="required", grammar=False, max_tokens=100)
     assert reply.tool_calls == ()
 
 
@@ -235,7 +273,7 @@ def test_without_the_grammar_broken_calls_are_reported_and_not_handed_out(tiny_e
         (
             {"tool_choice": "required", "tools": [GET], "max_tokens": 1},
             RequestError,
-            "max_tokens is 1; opening a call",
+            "max_tokens is 1; the shortest call takes 45",
         ),
         ({"tools": [{"type": "function"}]}, ToolsError, "0"),
         ({"tools": [PING, PING]}, ToolsError, "ping"),

@@ -1,0 +1,116 @@
+"""The reply as it grows: parser events become events for the caller; finished calls are validated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from edge.chat.calls import CallSyntaxError, parse_call
+from edge.chat.parser import CallText, ParserEvent, StopHit
+from edge.errors import EngineError
+from edge.grammar import CompiledTool
+from edge.types import (
+    CallOpened,
+    CallWithdrawn,
+    ContentDelta,
+    ContentWasReasoning,
+    Event,
+    FinishReason,
+    MalformedCall,
+    ReasoningDelta,
+    Reply,
+    Timings,
+    ToolCall,
+    Usage,
+)
+
+
+class Draft:
+    """What one answer has come to so far.
+
+    tools: what may be called. grammar: calls are made under it, so that a broken one is a defect of ours.
+    calls_only: anything but a call ends the answer.
+    on_call_end: told when a call's text is whole, before it is judged.
+    """
+
+    def __init__(
+        self,
+        tools: Sequence[CompiledTool],
+        *,
+        grammar: bool,
+        calls_only: bool,
+        on_call_end: Callable[[], None],
+    ) -> None:
+        self._tools = {tool.tool.name: tool for tool in tools}
+        self._grammar, self._calls_only, self._on_call_end = grammar, calls_only, on_call_end
+        self._content: list[str] = []
+        self._reasoning: list[str] = []
+        self._malformed: list[MalformedCall] = []
+        self.calls: list[ToolCall] = []
+        self.withdrawn = False
+        self.stopped = False  # a stop string, or the end of what was asked for
+
+    def take(self, events: Sequence[ParserEvent]) -> Iterator[Event]:
+        """Notes the events and yields what a caller is told of them."""
+        for event in events:
+            match event:
+                case ContentDelta() if self._calls_only:
+                    self.stopped = True
+                case ContentDelta(text):
+                    self._content.append(text)
+                    yield event
+                case ReasoningDelta(text):
+                    self._reasoning.append(text)
+                    yield event
+                case ContentWasReasoning():
+                    self._reasoning, self._content = self._reasoning + self._content, []
+                    yield event
+                case CallOpened():
+                    yield event
+                case CallWithdrawn():
+                    self.withdrawn = True
+                    yield event
+                case StopHit():
+                    self.stopped = True
+                case CallText(text):
+                    self._on_call_end()
+                    yield self._judge(text)
+
+    def _judge(self, text: str) -> ToolCall | MalformedCall | CallWithdrawn:
+        reason, tool = "", None
+        try:
+            name, arguments = parse_call(text)
+            if (tool := self._tools.get(name)) is None:
+                reason = f"there is no tool {name!r}"
+            elif (fault := tool.validate(arguments)) is not None:
+                reason = fault
+            else:
+                call = ToolCall(f"call_{len(self.calls)}", name, arguments)
+                self.calls.append(call)
+                return call
+        except CallSyntaxError as exc:
+            reason = str(exc)
+        if self._grammar and tool is not None and tool.late_checks:
+            # The grammar could not say all of the schema, and the model broke what it does not say.
+            self.withdrawn = self.stopped = True
+            return CallWithdrawn()
+        if self._grammar:
+            # Grammar and validator disagree: a defect of ours, and still no reason to hand the call out.
+            raise EngineError(f"a call made under the grammar is not valid ({reason}): {text.strip()!r}")
+        malformed = MalformedCall(text, reason)
+        self._malformed.append(malformed)
+        return malformed
+
+    def reply(self, usage: Usage, timings: Timings, *, complete: bool) -> Reply:
+        """The finished reply. complete: it ended by itself and not at a limit."""
+        reason: FinishReason = "tool_calls" if self.calls else "stop"
+        if self.withdrawn or not complete:
+            reason = "length"
+        return Reply(
+            content="".join(self._content),
+            reasoning="".join(self._reasoning),
+            tool_calls=tuple(self.calls),
+            finish_reason=reason,
+            usage=usage,
+            timings=timings,
+            malformed_calls=tuple(self._malformed),
+        )

@@ -84,8 +84,10 @@ def main() -> None:
         print(same_tensors(next((args.work / "bf16").glob("*.gguf")), out / "bf16.gguf"), flush=True)
         shutil.rmtree(out)
     shutil.rmtree(args.work / "bf16")
-    out = args.work / "all"
-    rows.append(measure("smoltools-edge, three files, verified", our_command(checkpoint, out), out))
+    out, adapter = args.work / "all", args.work / "lora-r32"
+    write_adapter(adapter, args.layers)
+    command = [*our_command(checkpoint, out), "--adapter", str(adapter)]
+    rows.append(measure("smoltools-edge, LoRA merged, three files, verified", command, out))
     print("\n| what | seconds | peak GB | files GB |\n|---|---|---|---|")
     for row in rows:
         print("| {} | {:.1f} | {:.2f} | {:.2f} |".format(*row))
@@ -135,7 +137,11 @@ def reference_command(args: argparse.Namespace, checkpoint: Path, out: Path) -> 
 def measure(label: str, command: list[str], out: Path) -> tuple[str, float, float, float]:
     """Label, seconds, peak resident GB of the process tree, GB written."""
     start, peak = time.perf_counter(), 0
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    transcript = out.with_suffix(".txt")
+    with (
+        transcript.open("w") as file,
+        subprocess.Popen(command, stdout=file, stderr=subprocess.PIPE) as process,
+    ):
         while process.poll() is None:
             peak = max(peak, tree_bytes(process.pid))
             time.sleep(0.05)
@@ -145,7 +151,7 @@ def measure(label: str, command: list[str], out: Path) -> tuple[str, float, floa
         raise SystemExit(f"{label} failed:\n{words[-2000:]}")
     seconds = time.perf_counter() - start
     written = sum(path.stat().st_size for path in out.glob("*.gguf"))
-    print(f"{label}: {seconds:.1f} s, peak {peak / 1e9:.2f} GB", flush=True)
+    print(f"{label}: {seconds:.1f} s, peak {peak / 1e9:.2f} GB\n{transcript.read_text()}", flush=True)
     return label, seconds, peak / 1e9, written / 1e9
 
 
@@ -256,6 +262,31 @@ def write_shard(path: Path, shard: dict[str, tuple[int, ...]], seed: int) -> Non
                 piece = pool[start : start + left]
                 file.write(piece.data)
                 left -= piece.size
+
+
+def write_adapter(folder: Path, n_layers: int) -> None:
+    """LoRA of rank 32 on the modules that the smol-tools family trained; nothing of the linear attention."""
+    modules = {
+        name.removesuffix(".weight"): shape
+        for name, shape in shapes(n_layers)
+        if name.rpartition(".")[0].endswith(
+            ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+        )
+    }
+    factors = {}
+    for module, (n_out, n_in) in modules.items():
+        factors[f"base_model.model.{module}.lora_A.weight"] = (32, n_in)
+        factors[f"base_model.model.{module}.lora_B.weight"] = (n_out, 32)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_shard(folder / "adapter_model.safetensors", factors, seed=99)
+    config = {
+        "peft_type": "LORA",
+        "r": 32,
+        "lora_alpha": 64,
+        "bias": "none",
+        "base_model_name_or_path": "random/4b",
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config))
 
 
 def write_tokenizer(folder: Path) -> None:

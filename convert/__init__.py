@@ -6,6 +6,7 @@ result = convert(ConvertOptions(checkpoint="path/or/user/repo", out=Path("out"))
 from __future__ import annotations
 
 from convert.errors import ConvertError
-from convert.pipeline import ConvertOptions, ConvertResult, Progress, convert
+from convert.job import ConvertOptions
+from convert.pipeline import ConvertResult, Progress, convert
 
 __all__ = ["ConvertError", "ConvertOptions", "ConvertResult", "Progress", "convert"]

@@ -12,6 +12,8 @@ from convert.errors import QuantizeError
 from convert.floats import FloatType
 
 DEFAULT_TYPES = ("bf16", "q8_0", "q4_k_m")
+# What llama.cpp refuses to quantize blindly (llama-quant.cpp, tensor_requires_imatrix).
+_NEED_IMATRIX = {"iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq2_m", "iq3_xxs", "q2_k_s"}
 _FLOATS = {"ALL_F32": "f32", "MOSTLY_F16": "f16", "MOSTLY_BF16": "bf16"}
 
 
@@ -22,6 +24,10 @@ class FileType:
     name: str
     ftype: int
     float_type: FloatType | None
+
+    @property
+    def needs_imatrix(self) -> bool:
+        return self.name in _NEED_IMATRIX
 
 
 def known_types() -> dict[str, FileType]:

@@ -24,6 +24,12 @@ class Located:
     revision: str | None = None
 
 
+def repository_name(reference: str) -> str:
+    """The checkpoint's own name: the folder's, or the repository's without its owner."""
+    folder = Path(reference)
+    return folder.resolve().name if folder.exists() else reference.rpartition("/")[2]
+
+
 def fetch_checkpoint(
     reference: str, *, revision: str | None = None, progress_bar: type[Any] | None = None
 ) -> Located:

@@ -151,29 +151,24 @@ def _set_imatrix(params: ctypes.Structure, path: str | None) -> object:
 
 
 def probe(request: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-    """Token ids of texts and the ids that end generation; the weights are checked but not read.
+    """Token ids of `texts`, the ids that end generation, and the logits after `decode`.
 
-    Result: {"token_ids": [[...], ...], "end_ids": [...]}.
+    Without ids to decode the weights are looked up but not read. Result: {"token_ids": [[...], ...], "end_ids":
+    [...], "finite": bool | None, "top": id | None}.
     """
-    with _logging() as log, _model(request["model"], log, with_weights=False) as model:
+    ids, texts = request["decode"], request["texts"]
+    result: dict[str, Any] = {"token_ids": [], "end_ids": [], "finite": None, "top": None}
+    with _logging() as log, _model(request["model"], log, with_weights=bool(ids)) as model:
         vocab = llama_cpp.llama_model_get_vocab(model)
-        n_vocab = llama_cpp.llama_vocab_n_tokens(vocab)
-        return {
-            "token_ids": [_tokenize(vocab, text) for text in request["texts"]],
-            "end_ids": [i for i in range(n_vocab) if llama_cpp.llama_vocab_is_eog(vocab, i)],
-        }
-
-
-def decode(request: Mapping[str, Any], emit: Emit) -> dict[str, Any]:
-    """Logits after `token_ids`. Result: {"finite": bool, "top": id}."""
-    ids = request["token_ids"]
-    with (
-        _logging() as log,
-        _model(request["model"], log) as model,
-        _context(model, 64, n_threads=1) as context,
-    ):
-        last = _decode(context, model, ids)[-1]
-    return {"finite": bool(np.isfinite(last).all()), "top": int(last.argmax())}
+        if texts:
+            n_vocab = llama_cpp.llama_vocab_n_tokens(vocab)
+            result["token_ids"] = [_tokenize(vocab, text) for text in texts]
+            result["end_ids"] = [i for i in range(n_vocab) if llama_cpp.llama_vocab_is_eog(vocab, i)]
+        if ids:
+            with _context(model, 64, n_threads=1) as context:
+                last = _decode(context, model, ids)[-1]
+            result |= {"finite": bool(np.isfinite(last).all()), "top": int(last.argmax())}
+    return result
 
 
 def _tokenize(vocab: Handle, text: str) -> list[int]:
@@ -259,7 +254,6 @@ def _op_number(name: bytes) -> int:
 _TASKS: dict[str, Callable[[Mapping[str, Any], Emit], dict[str, Any]]] = {
     "quantize": quantize,
     "probe": probe,
-    "decode": decode,
     "logits": logits,
     "collect": collect,
 }

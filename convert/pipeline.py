@@ -7,44 +7,33 @@ Nothing here prints; progress goes to a callback.
 
 from __future__ import annotations
 
+import fcntl
 import os
-import shutil
 import tempfile
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from convert.checkpoint import Checkpoint, one_line, open_checkpoint
 from convert.checks import Check
 from convert.child import NativeFailure, run_native
 from convert.errors import OutputError, QuantizeError, VerifyError
-from convert.filetypes import DEFAULT_TYPES, FileType, known_types, parse_types
+from convert.filetypes import FileType, known_types
 from convert.floats import Array, FloatType
 from convert.gguf_file import GgufFile, read_gguf
-from convert.gguf_write import TensorEntry, padded_bytes, write_gguf
-from convert.hub import fetch_checkpoint
-from convert.imatrix import Imatrix, check_imatrix, read_imatrix
-from convert.lora import open_adapter
+from convert.gguf_write import write_gguf
+from convert.job import ConvertOptions, Job, made_types, prepare
 from convert.manifest import Output, file_sha256, write_manifest
-from convert.model import ModelPlan, plan_model
 from convert.plan import Field
 from convert.probes import PROBE_TEXTS
-from convert.provenance import Provenance, general_fields, quantized_fields, read_provenance
-from convert.reference import distance, file_logits, probe_prompts, require_packages, transformers_logits
-from convert.tokenizer import Vocabulary, read_chat_template, read_vocabulary
+from convert.reference import distance, file_logits, probe_prompts, transformers_logits
 from convert.verify import fallbacks, type_counts, verify_float, verify_quantized
 from convert.weights import written_blocks
 
-VerifyLevel = Literal["off", "basic", "full"]
-
 # Rows are quantized in pieces of this size; the default of 8 GiB costs 3 GB of memory more for a 4B and is slower.
 _MAX_BUF_BYTES = 256 * 2**20
-# Beside weights a file holds a vocabulary: 248k tokens and merges take 11 MB.
-_HEAD_BYTES = 32 * 2**20
-_SOURCE_TYPE = "bf16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,26 +49,6 @@ OnProgress = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, slots=True)
-class ConvertOptions:
-    """What to convert and how. Defaults are those of the command."""
-
-    checkpoint: str
-    out: Path
-    adapters: tuple[Path, ...] = ()
-    types: tuple[str, ...] = DEFAULT_TYPES
-    name: str | None = None
-    revision: str | None = None
-    imatrix: Path | None = None
-    chat_template: Path | None = None
-    chat_template_text: str | None = None
-    pre: str | None = None
-    trained_context: int | None = None
-    verify: VerifyLevel = "basic"
-    force: bool = False
-    n_threads: int = field(default_factory=lambda: os.cpu_count() or 1)
-
-
-@dataclass(frozen=True, slots=True)
 class ConvertResult:
     """The files in place, what was checked of each, and what the user should know."""
 
@@ -88,140 +57,48 @@ class ConvertResult:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """Everything decided before the first byte is written."""
-
-    options: ConvertOptions
-    name: str
-    checkpoint: Checkpoint
-    plan: ModelPlan
-    vocabulary: Vocabulary
-    chat_template: str | None
-    imatrix: Imatrix | None
-    provenance: Provenance
-    types: tuple[FileType, ...]
-
-    def target(self, file_type: FileType) -> Path:
-        return self.options.out / f"{self.name}-{file_type.name}.gguf"
-
-    def partial(self, file_type: FileType) -> Path:
-        """Where the file grows; the name ends in .part, so that nothing takes it for a model."""
-        return self.options.out / f".{self.name}-{file_type.name}.gguf.part"
-
-    def source(self) -> Path:
-        """The BF16 file that quantized files are made from."""
-        return self.partial(known_types()[_SOURCE_TYPE])
-
-    def quantized_fields(self, file_type: FileType) -> dict[str, str]:
-        return quantized_fields(file_type, self.imatrix.sha256 if self.imatrix else None)
-
-    def entries(self, kind: FloatType) -> list[TensorEntry]:
-        """The tensors of a float file."""
-        return [TensorEntry(plan.name, plan.shape, plan.stored_as(kind)) for plan in self.plan.tensors]
-
-    def fields(self, file_type: FileType) -> list[Field]:
-        template = self.chat_template
-        return [
-            *general_fields(self.name, file_type, self.provenance),
-            *self.plan.fields,
-            *self.vocabulary.fields(),
-            *([Field("tokenizer.chat_template", "str", template)] if template else []),
-        ]
-
-
 def convert(options: ConvertOptions, on_progress: OnProgress = lambda progress: None) -> ConvertResult:
     """Convert, verify and put in place. Raises ConvertError and then leaves no finished-looking file behind."""
-    job = _prepare(options, on_progress)
-    _refuse_outputs(job)
-    parts = [job.partial(file_type) for file_type in _made_types(job)]
-    try:
-        outputs = [_make(job, file_type, on_progress) for file_type in _made_types(job)]
+    job = prepare(options)
+    with _alone_in(options.out), _partial_files(job):
+        outputs = [_make(job, file_type, on_progress) for file_type in made_types(job)]
         if options.verify == "full":
             outputs = _with_logits(job, outputs, on_progress)
-        wanted = [output for output in outputs if output.type in {file_type.name for file_type in job.types}]
+        asked = {file_type.name for file_type in job.types}
+        wanted = [output for output in outputs if output.type in asked]
         for output in wanted:
             job.partial(known_types()[output.type]).replace(output.path)
-    except OSError as error:
-        raise OutputError(f"{options.out} cannot be written: {error}") from error
-    finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
-    manifest = write_manifest(options.out / f"{job.name}.json", wanted, job.provenance, job.plan.notes)
+        manifest = write_manifest(options.out / f"{job.name}.json", wanted, job.provenance, job.plan.notes)
     return ConvertResult(files=tuple(wanted), manifest=manifest, notes=job.plan.notes)
 
 
-def _prepare(options: ConvertOptions, on_progress: OnProgress) -> _Job:
-    types = parse_types(options.types)
-    if options.verify == "full":
-        require_packages(with_adapters=bool(options.adapters))
-    adapters = [open_adapter(folder) for folder in options.adapters]
-    located = fetch_checkpoint(options.checkpoint, revision=options.revision)
-    checkpoint = open_checkpoint(located.folder)
-    plan = plan_model(checkpoint, adapters)
-    name = options.name or located.source.rpartition("/")[2]
-    imatrix = read_imatrix(options.imatrix) if options.imatrix else None
-    if imatrix:
-        check_imatrix(imatrix, {tensor.name: tensor.shape[-1] for tensor in plan.tensors})
-    return _Job(
-        options=options,
-        name=name,
-        checkpoint=checkpoint,
-        plan=plan,
-        vocabulary=read_vocabulary(located.folder, plan.config.n_vocab, pre=options.pre),
-        chat_template=options.chat_template_text or read_chat_template(located.folder, options.chat_template),
-        imatrix=imatrix,
-        provenance=read_provenance(
-            located.source,
-            located.revision,
-            checkpoint,
-            adapters,
-            name=name,
-            trained_context=options.trained_context,
-        ),
-        types=types,
-    )
-
-
-def _made_types(job: _Job) -> list[FileType]:
-    """Float types first, then quantized ones.
-
-    BF16 is made as their source, and F32 for the comparison of logits, even if they were not asked for.
-    """
-    floats = [file_type for file_type in job.types if file_type.float_type]
-    quantized = [file_type for file_type in job.types if not file_type.float_type]
-    needed = [known_types()[_SOURCE_TYPE]] if quantized else []
-    if job.options.verify == "full":
-        needed.append(known_types()["f32"])
-    floats += [file_type for file_type in needed if file_type not in floats]
-    return [*floats, *quantized]
-
-
-def _refuse_outputs(job: _Job) -> None:
-    """Raise OutputError if a target exists (without force), the folder cannot be written or the disk is too full."""
-    out = job.options.out
-    taken = [job.target(file_type) for file_type in job.types if job.target(file_type).exists()]
-    if taken and not job.options.force:
-        raise OutputError(f"{taken[0]} exists; use --force to replace it")
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold the folder: two runs that write the same partial file would spoil both."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(out).free
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(f"another conversion is writing into {folder}") from error
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _partial_files(job: Job) -> Iterator[None]:
+    """Remove what is unfinished when the work ends, however it ends; name the folder if it cannot be written."""
+    try:
+        yield
     except OSError as error:
-        raise OutputError(f"{out} cannot be used as the output folder: {one_line(error)}") from error
-    needed = sum(_estimated_bytes(job, file_type) for file_type in _made_types(job))
-    if needed > free:
-        raise OutputError(f"{out} has {free / 1e9:.1f} GB free, the files need {needed / 1e9:.1f} GB")
+        raise OutputError(f"{job.options.out} cannot be written: {error.strerror or error}") from error
+    finally:
+        for file_type in made_types(job):
+            job.partial(file_type).unlink(missing_ok=True)
 
 
-def _estimated_bytes(job: _Job, file_type: FileType) -> int:
-    """Size of one file; for quantized types an upper bound by their bits per weight in the worst recipe."""
-    if file_type.float_type:
-        return padded_bytes(job.entries(file_type.float_type)) + _HEAD_BYTES
-    share = 0.54 if file_type.name == "q8_0" else 0.45
-    return int(share * padded_bytes(job.entries("BF16"))) + _HEAD_BYTES
-
-
-def _make(job: _Job, file_type: FileType, on_progress: OnProgress) -> Output:
+def _make(job: Job, file_type: FileType, on_progress: OnProgress) -> Output:
     """Write and verify one file under its partial name."""
     if file_type.float_type:
         _write_float(job, file_type, file_type.float_type, on_progress)
@@ -244,7 +121,7 @@ def _make(job: _Job, file_type: FileType, on_progress: OnProgress) -> Output:
     return output
 
 
-def _write_float(job: _Job, file_type: FileType, kind: FloatType, on_progress: OnProgress) -> None:
+def _write_float(job: Job, file_type: FileType, kind: FloatType, on_progress: OnProgress) -> None:
     stage, total = f"write {file_type.name}", sum(tensor.n_elements for tensor in job.plan.tensors)
     done = 0
 
@@ -265,7 +142,7 @@ def _write_float(job: _Job, file_type: FileType, kind: FloatType, on_progress: O
     )
 
 
-def _quantize(job: _Job, file_type: FileType, on_progress: OnProgress) -> None:
+def _quantize(job: Job, file_type: FileType, on_progress: OnProgress) -> None:
     stage = f"quantize {file_type.name}"
     with tempfile.TemporaryDirectory() as folder:
         imatrix = Path(folder) / "imatrix.npz"
@@ -286,7 +163,7 @@ def _quantize(job: _Job, file_type: FileType, on_progress: OnProgress) -> None:
             raise QuantizeError(f"{file_type.name}: {error}") from error
 
 
-def _verify(job: _Job, file_type: FileType, file: GgufFile) -> tuple[Check, ...]:
+def _verify(job: Job, file_type: FileType, file: GgufFile) -> tuple[Check, ...]:
     if job.options.verify == "off":
         return ()
     if file_type.float_type:
@@ -297,7 +174,7 @@ def _verify(job: _Job, file_type: FileType, file: GgufFile) -> tuple[Check, ...]
     return verify_quantized(file, read_gguf(job.source()), job.vocabulary, fields)
 
 
-def _with_logits(job: _Job, outputs: list[Output], on_progress: OnProgress) -> list[Output]:
+def _with_logits(job: Job, outputs: list[Output], on_progress: OnProgress) -> list[Output]:
     """The outputs with one check more: logits against transformers. Raises VerifyError if F32 is not float noise."""
     options, stage = job.options, "compare logits"
     prompts = probe_prompts(job.vocabulary.path, PROBE_TEXTS)

@@ -21,8 +21,12 @@ _DECODED_IDS = 4
 
 @dataclass(frozen=True, slots=True)
 class _Probed:
+    """What llama.cpp said; finite and top are None where nothing was decoded."""
+
     token_ids: list[list[int]]
     end_ids: list[int]
+    finite: bool | None
+    top: int | None
 
 
 def running_checks(
@@ -30,32 +34,33 @@ def running_checks(
 ) -> dict[str, Callable[[], str]]:
     """The checks by name, to be called in this order. fields: all metadata that the file should have."""
     probed: list[_Probed] = []
+    is_small = file.path.stat().st_size <= _WHOLE_FILE_BYTES
 
     def load() -> str:
-        probed.append(_probe(file, vocabulary))
+        tokenizer = load_tokenizer(vocabulary.path)
+        ids = tokenizer.encode(PROBE_TEXTS[1]).ids[:_DECODED_IDS] if is_small else []
+        probed.append(_probe(file.path, _normalised(vocabulary), ids))
         return "llama.cpp accepts every tensor"
 
     return {
         "load": load,
         "tokens": lambda: _check_tokens(vocabulary, probed[0]),
         "chat template": lambda: _check_template(file, fields),
-        "decode": lambda: _check_decode(file, vocabulary, fields),
+        "decode": lambda: _check_decoded(probed[0]) if is_small else _check_excerpt(file, fields),
     }
 
 
-def _run(task: str, request: dict[str, object]) -> dict[str, object]:
+def _probe(path: Path, texts: list[str], ids: list[int]) -> _Probed:
     try:
-        return run_native(task, request)
+        return _Probed(**run_native("probe", {"model": str(path), "texts": texts, "decode": ids}))
     except NativeFailure as error:
         raise CheckFailed(str(error)) from error
 
 
-def _probe(file: GgufFile, vocabulary: Vocabulary) -> _Probed:
+def _normalised(vocabulary: Vocabulary) -> list[str]:
+    """The texts as llama.cpp must get them: it does not normalise, so the runtime does it before."""
     normalizer = load_tokenizer(vocabulary.path).normalizer
-    # llama.cpp does not normalise; the runtime must do it before, as here.
-    texts = [normalizer.normalize_str(text) if normalizer else text for text in _texts(vocabulary)]
-    result = _run("probe", {"model": str(file.path), "texts": texts})
-    return _Probed(**result)  # type: ignore[arg-type]
+    return [normalizer.normalize_str(text) if normalizer else text for text in _texts(vocabulary)]
 
 
 def _texts(vocabulary: Vocabulary) -> list[str]:
@@ -89,22 +94,17 @@ def _check_template(file: GgufFile, fields: Sequence[Field]) -> str:
     return f"{len(str(wanted))} characters" if wanted else "none in the checkpoint"
 
 
-def _check_decode(file: GgufFile, vocabulary: Vocabulary, fields: Sequence[Field]) -> str:
-    if file.path.stat().st_size <= _WHOLE_FILE_BYTES:
-        ids = load_tokenizer(vocabulary.path).encode(PROBE_TEXTS[1]).ids[:_DECODED_IDS]
-        return f"logits finite, next token {_decode(file.path, ids)}"
+def _check_decoded(probed: _Probed) -> str:
+    if not probed.finite:
+        raise CheckFailed("the logits of the first decoded token are not finite")
+    return f"logits finite, next token {probed.top}"
+
+
+def _check_excerpt(file: GgufFile, fields: Sequence[Field]) -> str:
     excerpt = file.path.with_name(f"{file.path.name}.excerpt")
     try:
         n_layers = write_excerpt(excerpt, file, fields)
-        _decode(excerpt, list(range(_DECODED_IDS)))
+        _check_decoded(_probe(excerpt, [], list(range(_DECODED_IDS))))
         return f"logits finite (first {n_layers} layers)"
     finally:
         excerpt.unlink(missing_ok=True)
-
-
-def _decode(path: Path, token_ids: list[int]) -> object:
-    """The most likely next token."""
-    result = _run("decode", {"model": str(path), "token_ids": token_ids})
-    if not result["finite"]:
-        raise CheckFailed("the logits of the first decoded token are not finite")
-    return result["top"]

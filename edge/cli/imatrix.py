@@ -90,6 +90,8 @@ def _rendered(lines: str, tools: list[Any], model: Path) -> list[str]:
 
     stored = read_gguf_header(model).metadata.get("tokenizer.chat_template")
     template = ChatTemplate(stored, model.name) if isinstance(stored, str) else hermes_template()
+    if template.tool_format == "none":  # it would leave the conversations' tools out
+        template = hermes_template()
     by_name = {tool["function"]["name"]: tool for tool in tools}
     texts = []
     for number, line in enumerate(lines.splitlines(), 1):

@@ -186,3 +186,35 @@ def test_all_errors_of_the_room_have_one_base():
     for value in vars(errors).values():
         if isinstance(value, type) and issubclass(value, Exception):
             assert issubclass(value, ConvertError)
+
+
+def test_a_disk_that_fills_up_while_writing_is_one_line_and_leaves_nothing(tiny, tmp_path, monkeypatch):
+    def full(*arguments, **named):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("convert.pipeline.write_gguf", full)
+    with pytest.raises(OutputError, match="cannot be written: No space left on device"):
+        convert(options(tiny("qwen3-tied"), tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_runs_into_one_folder_do_not_mix(tiny, tmp_path):
+    def second(progress):
+        if progress.stage == "write bf16":
+            convert(options(tiny("qwen3-tied"), tmp_path))
+
+    with pytest.raises(OutputError, match="another conversion is writing into"):
+        convert(options(tiny("qwen3-tied"), tmp_path), second)
+
+
+def test_a_type_made_later_joins_the_manifest(tiny, tmp_path):
+    for kind in ("bf16", "q8_0"):
+        convert(options(tiny("qwen3-tied"), tmp_path, types=(kind,), verify="off"))
+    files = json.loads((tmp_path / "qwen3-tied.json").read_text())["files"]
+    assert [entry["type"] for entry in files] == ["bf16", "q8_0"]
+
+
+@pytest.mark.parametrize("kind", ["iq2_xxs", "q2_k_s"])
+def test_a_type_that_needs_an_importance_matrix_is_refused_without_one(kind, tiny, tmp_path):
+    with pytest.raises(QuantizeError, match=f"{kind} is too coarse without an importance matrix"):
+        convert(options(tiny("qwen3-tied"), tmp_path, types=(kind,)))

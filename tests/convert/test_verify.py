@@ -171,7 +171,7 @@ def test_a_native_crash_is_one_error_and_not_the_end_of_this_process(source, tmp
     fewer = tuple(tensor for tensor in plan.tensors if "attn_qkv" not in tensor.name)
     path = write_plan(tmp_path / "x.gguf", source, replace(plan, tensors=fewer), "BF16", "qwen35")
     with pytest.raises(NativeFailure, match=r"llama.cpp died of SIG"):
-        run_native("decode", {"model": str(path), "token_ids": [1, 2]})
+        run_native("probe", {"model": str(path), "texts": [], "decode": [1, 2]})
 
 
 def test_a_file_that_llama_cpp_refuses_gives_its_reason(source, tmp_path):
@@ -179,7 +179,7 @@ def test_a_file_that_llama_cpp_refuses_gives_its_reason(source, tmp_path):
     fields = tuple(field for field in plan.fields if field.key != "qwen35.ssm.state_size")
     path = write_plan(tmp_path / "x.gguf", source, replace(plan, fields=fields), "BF16", "qwen35")
     with pytest.raises(NativeFailure, match=r"key not found in model: qwen35.ssm.state_size"):
-        run_native("probe", {"model": str(path), "texts": []})
+        run_native("probe", {"model": str(path), "texts": [], "decode": []})
 
 
 def test_a_large_file_decodes_in_an_excerpt_with_every_kind_of_layer(tiny, tmp_path, monkeypatch):

@@ -1,13 +1,20 @@
 """Tools' JSON Schemas as rules: GBNF text for llama.cpp, a matcher in Python, and the check of finished arguments.
 
 parse_tools(value)      decoded JSON -> Tool values
-compile_tool(tool)      Tool -> CompiledTool (.gbnf, .matcher, .validate, .late_checks)
+compile_tool(tool)      Tool -> CompiledTool (.gbnf, .matcher, .validate, .late_checks, .early_fault)
 compile_schema(schema)  the same for a bare JSON value
-tool_name_gbnf(names)   GBNF of a call whose tool is not known yet
+tool_name_gbnf(names)   GBNF of a call whose tool is not known yet; tool_name_matcher is its matcher
 """
 
 from edge.grammar.build import LateCheck
-from edge.grammar.compile import CompiledSchema, CompiledTool, compile_schema, compile_tool, tool_name_gbnf
+from edge.grammar.compile import (
+    CompiledSchema,
+    CompiledTool,
+    compile_schema,
+    compile_tool,
+    tool_name_gbnf,
+    tool_name_matcher,
+)
 from edge.grammar.matcher import Matcher, Position
 from edge.grammar.tools import parse_tools
 
@@ -21,4 +28,5 @@ __all__ = [
     "compile_tool",
     "parse_tools",
     "tool_name_gbnf",
+    "tool_name_matcher",
 ]

@@ -11,7 +11,8 @@ from decimal import Decimal
 
 from edge.grammar.branches import ANYTHING, Branch, Demand, Goal, ObjectRule, goal, type_of
 from edge.grammar.document import Document
-from edge.grammar.keywords import OPPOSITES, READERS, Node
+from edge.grammar.keywords import OPPOSITES, READERS
+from edge.grammar.node import Node
 from edge.grammar.numbers import number_texts
 from edge.grammar.patterns import matches
 from edge.grammar.strings import StringRule, string_language

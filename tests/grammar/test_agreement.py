@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge.errors import UnsupportedSchema
-from edge.grammar import CompiledSchema, compile_schema, compile_tool, tool_name_gbnf
+from edge.grammar import CompiledSchema, compile_schema, compile_tool, tool_name_gbnf, tool_name_matcher
 from edge.grammar.gbnf import to_gbnf
 from edge.grammar.matcher import Matcher, Position
 from edge.grammar.rules import Grammar, Lit, Ref, Repeat, alt, chars, seq
@@ -144,9 +144,13 @@ def test_a_call_is_read_alike_with_an_odd_name(gbnf_reader):
 
 def test_a_thousand_names_are_told_apart(gbnf_reader):
     names = [f"tool_{number}" for number in range(1000)] + ["tool", 'a"b', "é"]
-    gbnf = tool_name_gbnf(names)
+    gbnf, matcher = tool_name_gbnf(names), tool_name_matcher(names)
+    assert matcher.start.forced() == '\n{"name": "'
+    assert tool_name_matcher(["get_time", "get_news"]).start.forced() == '\n{"name": "get_'
     for name in ("tool", "tool_7", "tool_999", 'a"b', "é"):
-        assert gbnf_reader.accepts(gbnf, f'\n{{"name": {dumps(name)}, "anything')
+        text = f'\n{{"name": {dumps(name)}, "anything'
+        assert gbnf_reader.accepts(gbnf, text)
+        agree(gbnf_reader, gbnf, matcher, text)
     for name in ("tool_1000", "toolx", "", "e"):
         assert not gbnf_reader.accepts(gbnf, f'\n{{"name": {dumps(name)}')
 

@@ -81,6 +81,9 @@ def _check_tokens(vocabulary: Vocabulary, probed: _Probed) -> str:
                 f"pre-tokenizer {vocabulary.pre} splits {text[:24]!r} differently, from token {place} on"
             )
         n_ids += len(found)
+    normal = {id_ for id_ in probed.end_ids if vocabulary.types[id_] == 1} - set(vocabulary.end_ids)
+    if normal:
+        raise CheckFailed(f"the ordinary tokens {sorted(normal)} would end generation")
     if missing := set(vocabulary.end_ids) - set(probed.end_ids):
         raise CheckFailed(f"token ids {sorted(missing)} end generation in the checkpoint but not in the file")
     n_texts = len(probed.token_ids)

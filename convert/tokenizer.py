@@ -15,6 +15,16 @@ from convert.plan import Field
 from convert.pretokenizers import KNOWN_HASHES, PROBE_TEXT, probe_hash
 
 _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
+# Tokens that llama.cpp takes for the end of generation by their text (llama-vocab.cpp, special_eog_ids).
+_KNOWN_ENDS = {
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end_of_text|>",
+    "<|end|>",
+    "</s>",
+}
 # GGUF's names of special tokens beside those of tokenizer_config.json.
 _SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 
@@ -74,7 +84,7 @@ def read_vocabulary(
     by_id = {id_: token for token, id_ in tokenizer.get_vocab(with_added_tokens=True).items()}
     if max(by_id) >= n_vocab:
         raise TokenizerError(f"tokenizer.json has token id {max(by_id)}, the embedding has {n_vocab} rows")
-    special = _special_ids(settings, {token: id_ for id_, token in by_id.items()})
+    special, end_ids = _special_and_ends(folder, settings, by_id)
     start, end = _added_around(tokenizer)
     tokens, types = _token_list(by_id, parsed.get("added_tokens") or [], n_vocab)
     return Vocabulary(
@@ -87,7 +97,7 @@ def read_vocabulary(
         special=special,
         adds_bos=start == special.get("bos") and start is not None,
         adds_eos=end == special.get("eos") and end is not None,
-        end_ids=_end_ids(folder, special),
+        end_ids=end_ids,
     )
 
 
@@ -176,11 +186,26 @@ def _added_around(tokenizer: Tokenizer) -> tuple[int | None, int | None]:
     return start, end
 
 
-def _end_ids(folder: Path, special: Mapping[str, int]) -> tuple[int, ...]:
+def _special_and_ends(
+    folder: Path, settings: Mapping[str, Any], by_id: Mapping[int, str]
+) -> tuple[dict[str, int], tuple[int, ...]]:
+    """Special ids by GGUF name, and all ids that end generation.
+
+    GGUF has eos, eot and eom for the latter, beside what llama.cpp knows by its text; a fourth unknown one cannot be
+    said, and the check of the written file reports it. Raises TokenizerError where there is none: llama.cpp would
+    then end at id 11, whatever that is.
+    """
+    special = _special_ids(settings, {token: id_ for id_, token in by_id.items()})
     declared = _optional_json(folder / "generation_config.json").get("eos_token_id")
     listed = declared if isinstance(declared, list) else [declared]
-    ids = {id_ for id_ in listed if isinstance(id_, int)}
-    return tuple(sorted(ids | ({special["eos"]} if "eos" in special else set())))
+    ends = [id_ for id_ in listed if isinstance(id_, int)]
+    if "eos" not in special:
+        if not ends:
+            raise TokenizerError(f"{folder} names no token that ends generation")
+        special["eos"] = ends[0]
+    unknown = sorted(id_ for id_ in {*ends} - {special["eos"]} if by_id.get(id_) not in _KNOWN_ENDS)
+    special |= dict(zip(("eot", "eom"), unknown, strict=False))
+    return special, tuple(sorted({*ends, special["eos"]}))
 
 
 def _optional_json(path: Path) -> dict[str, Any]:

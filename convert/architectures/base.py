@@ -22,6 +22,9 @@ class ModelConfig:
         names = config.get("architectures") or []
         text = config.get("text_config")
         values = {**config, **text} if isinstance(text, Mapping) else dict(config)
+        # The class that holds the head reads the outer value; the inner one is often a default.
+        if "tie_word_embeddings" in config:
+            values["tie_word_embeddings"] = config["tie_word_embeddings"]
         return cls(architecture=str(names[0]) if names else "", values=values)
 
     def integer(self, key: str, default: int | None = None) -> int:

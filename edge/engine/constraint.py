@@ -12,6 +12,8 @@ from edge.engine.sampling import Grammar, GrammarCache, SamplerChain
 from edge.errors import EngineError
 from edge.grammar import CompiledTool, Position, tool_name_gbnf
 
+# Tokens tried at one place before a fault is let pass, to be found again when the call is judged.
+_MAX_FAULTS = 64
 _BEFORE_NAME = '\n{"name": '
 
 
@@ -46,6 +48,8 @@ class CallConstraint:
             self._switch_to(named)
             # The token may run on past the name in a way that this tool's grammar refuses.
             token = token if self._permits(token) else self._choose_allowed(chain, context)
+        if self.tool is not None and self.tool.late_checks and self._is_fault(token):
+            token = self._choose_without_fault(token, chain, context)
         return token
 
     def accept(self, token: int) -> None:
@@ -137,6 +141,29 @@ class CallConstraint:
         if not len(allowed):
             raise EngineError("no token of this vocabulary continues the call")
         return chain.sample_among(context, allowed)
+
+    def _is_fault(self, token: int) -> bool:
+        """Whether the text breaks, with this token and what must follow it, what the grammar cannot say."""
+        place = self._follow()
+        assert self.tool is not None
+        assert place is not None
+        text = (self._written + self._vocab.piece(token)).decode("utf-8", "ignore")
+        following = place.after(text[len(self._written[: self._n_matched].decode()) :])
+        forced_text = following.forced() if following is not None else ""
+        return self.tool.early_fault(text + forced_text) is not None
+
+    def _choose_without_fault(self, token: int, chain: SamplerChain, context: Context) -> int:
+        """Another token than `token`; gives up on finding one without fault after some tries."""
+        allowed = self._grammar.allowed(self._grammars.tree)
+        for _ in range(_MAX_FAULTS):
+            self.n_refused += 1
+            others = allowed[allowed != token]
+            if not len(others):
+                break
+            allowed, token = others, chain.sample_among(context, others)
+            if not self._is_fault(token):
+                break
+        return token
 
     def _permits(self, token: int) -> bool:
         # A control token would pass as the characters of its name inside a JSON string.

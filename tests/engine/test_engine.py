@@ -153,6 +153,18 @@ def test_with_parallel_calls_off_there_is_one_call(tiny_engine, tools):
     assert len(ask(tiny_engine, parallel_tool_calls=False, **options).tool_calls) <= 1
 
 
+def test_what_the_grammar_cannot_say_is_refused_while_it_is_written(tiny_engine):
+    letters = {"type": "array", "items": {"enum": ["x", "y", "z"]}, "uniqueItems": True}
+    letters |= {"minItems": 3, "maxItems": 3}
+    pick = Tool(
+        "pick",
+        {"type": "object", "properties": {"a": letters}, "required": ["a"], "additionalProperties": False},
+    )
+    for seed in range(4):
+        reply = ask(tiny_engine, tools=[pick], tool_choice="pick", seed=seed, max_tokens=200)
+        assert sorted(reply.tool_calls[0].arguments["a"]) == ["x", "y", "z"]
+
+
 def test_calls_of_one_answer_are_bounded(tiny_engine):
     repeat = Tool("go", {"type": "object", "properties": {}, "additionalProperties": False})
     prompt = "<tool_call>" * 30

@@ -41,6 +41,7 @@ class Draft:
         on_call_end: Callable[[], None],
     ) -> None:
         self._tools = {tool.tool.name: tool for tool in tools}
+        self._schemas = {tool.tool.name: tool.tool.parameters for tool in tools}
         self._grammar, self._calls_only, self._on_call_end = grammar, calls_only, on_call_end
         self._content: list[str] = []
         self._reasoning: list[str] = []
@@ -78,7 +79,7 @@ class Draft:
     def _judge(self, text: str) -> ToolCall | MalformedCall | CallWithdrawn:
         reason, tool = "", None
         try:
-            name, arguments = parse_call(text)
+            name, arguments = parse_call(text, self._schemas)
             if (tool := self._tools.get(name)) is None:
                 reason = f"there is no tool {name!r}"
             elif (fault := tool.validate(arguments)) is not None:

@@ -33,3 +33,63 @@ def test_anything_else_is_refused_with_the_reason(text, found):
     with pytest.raises(CallSyntaxError) as error:
         parse_call(text)
     assert found in str(error.value)
+
+
+SCHEMAS = {
+    "book": {
+        "type": "object",
+        "properties": {
+            "city": {"type": "string"},
+            "nights": {"type": "integer"},
+            "guests": {"type": ["array", "null"]},
+            "note": {"type": ["string", "null"]},
+        },
+    }
+}
+
+
+def test_the_xml_dialect_gives_values_the_types_of_the_schema():
+    text = """
+<function=book>
+<parameter=city>
+42
+</parameter>
+<parameter=nights>
+3
+</parameter>
+<parameter=guests>
+["Ada", "Bo"]
+</parameter>
+<parameter=note>
+two lines
+with </tag> and "quotes"
+</parameter>
+</function>
+"""
+    assert parse_call(text, SCHEMAS) == (
+        "book",
+        {"city": "42", "nights": 3, "guests": ["Ada", "Bo"], "note": 'two lines\nwith </tag> and "quotes"'},
+    )
+
+
+def test_a_value_that_is_not_of_its_type_stays_text_for_the_validator():
+    text = "<function=book><parameter=nights>three</parameter></function>"
+    assert parse_call(text, SCHEMAS) == ("book", {"nights": "three"})
+
+
+def test_a_call_without_parameters():
+    assert parse_call("<function=ping>\n</function>") == ("ping", {})
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("<function=f>", "is not closed"),
+        ("<function=f>\n<parameter=a>\n1\n</function>", "text outside the parameters of f"),
+        ("<function=f>hello</function>", "text outside the parameters of f: 'hello'"),
+    ],
+)
+def test_broken_xml_is_refused_with_the_reason(text, found):
+    with pytest.raises(CallSyntaxError) as error:
+        parse_call(text)
+    assert found in str(error.value)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -176,3 +179,27 @@ def test_bad_usage_is_exit_code_2(cli):
     assert cli("run", "--no-such-flag")[0] == 2
     assert cli("nothing")[0] == 2
     assert cli("run", "hi", "--max-tokens", "many")[0] == 2
+
+
+def test_an_interrupt_ends_with_130_and_no_traceback(tiny_model):
+    command = [
+        sys.executable,
+        "-m",
+        "edge.cli",
+        "run",
+        "hi",
+        "--model",
+        str(tiny_model),
+        "--max-tokens",
+        "1000000",
+    ]
+    options = ["--threads", "1", "--temperature", "3", "--seed", "1"]
+    with subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(1)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in err

@@ -71,6 +71,10 @@ class OutputParser:
             pass
         return events
 
+    def rewrite_call(self, text: str) -> None:
+        """Replaces what was written of the open call: the model has gone back in it."""
+        self._held, self._call_end = text, _CallEnd()
+
     def finish(self) -> list[ParserEvent]:
         """The events at the end of the output: held text is released, an open call is withdrawn."""
         if self._state is _State.CALL:

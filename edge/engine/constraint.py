@@ -12,9 +12,14 @@ from edge.engine.sampling import Grammar, GrammarCache, SamplerChain
 from edge.errors import EngineError
 from edge.grammar import CompiledTool, Position, tool_name_gbnf
 
-# Tokens tried at one place before a fault is let pass, to be found again when the call is judged.
-_MAX_FAULTS = 64
+# Tokens tried at one place, and steps back in one call, before it is given up.
+_MAX_TRIES = 64
+_MAX_STEPS_BACK = 32
 _BEFORE_NAME = '\n{"name": '
+
+
+class DeadEnd(Exception):
+    """Every token that the grammar allows here breaks the schema. Never leaves the engine."""
 
 
 class CallConstraint:
@@ -32,6 +37,11 @@ class CallConstraint:
         self._written = b""
         self._place: Position | None = None  # of the matcher, behind `_n_matched` bytes of `_written`
         self._n_matched = 0
+        self._chosen: list[
+            tuple[int, int]
+        ] = []  # how many tokens came before each that was chosen, and which
+        self._given_up: dict[int, set[int]] = {}  # by how many tokens come before: what led to a dead end
+        self._n_steps_back = 0
         self.n_refused = 0  # choices that the grammar did not allow
         self.n_descended = 0  # of these, how often the likeliest tokens did not suffice
         self.tool: CompiledTool | None = None
@@ -42,7 +52,10 @@ class CallConstraint:
             self._grammar = grammars.start(tool_name_gbnf([tool.tool.name for tool in tools]))
 
     def choose(self, chain: SamplerChain, context: Context) -> int:
-        """The next token, drawn by `chain` from what the grammar allows. Not yet accepted."""
+        """The next token, drawn by `chain` from what the grammar allows. Not yet accepted.
+
+        Raises DeadEnd where the grammar allows only what the schema forbids; then `step_back`.
+        """
         token = self._choose(chain, context)
         if self.tool is None and (named := self._named_by(token)):
             self._switch_to(named)
@@ -50,6 +63,7 @@ class CallConstraint:
             token = token if self._permits(token) else self._choose_allowed(chain, context)
         if self.tool is not None and self.tool.late_checks and self._is_fault(token):
             token = self._choose_without_fault(token, chain, context)
+        self._chosen.append((len(self._tokens), token))
         return token
 
     def accept(self, token: int) -> None:
@@ -57,6 +71,21 @@ class CallConstraint:
         self._grammar.accept(token)
         self._tokens.append(token)
         self._written += self._vocab.piece(token)
+
+    def step_back(self) -> list[int] | None:
+        """Goes back to before the last choice, which is not made again; the tokens that remain, None for giving up."""
+        if not self._chosen or self._n_steps_back == _MAX_STEPS_BACK:
+            return None
+        self._n_steps_back += 1
+        n_before, token = self._chosen.pop()
+        self._given_up = {n: tokens for n, tokens in self._given_up.items() if n <= n_before}
+        self._given_up.setdefault(n_before, set()).add(token)
+        tokens = self._tokens[:n_before]
+        assert self.tool is not None
+        self._place = None
+        self._tokens, self._written = tokens, b"".join(map(self._vocab.piece, tokens))
+        self._switch_to(self.tool)
+        return tokens
 
     def forced(self) -> list[int]:
         """The tokens that must come next, already accepted; none where there is a choice.
@@ -144,6 +173,8 @@ class CallConstraint:
 
     def _is_fault(self, token: int) -> bool:
         """Whether the text breaks, with this token and what must follow it, what the grammar cannot say."""
+        if token in self._given_up.get(len(self._tokens), ()):
+            return True
         place = self._follow()
         assert self.tool is not None
         assert place is not None
@@ -153,17 +184,17 @@ class CallConstraint:
         return self.tool.early_fault(text + forced_text) is not None
 
     def _choose_without_fault(self, token: int, chain: SamplerChain, context: Context) -> int:
-        """Another token than `token`; gives up on finding one without fault after some tries."""
+        """Another token than `token`."""
         allowed = self._grammar.allowed(self._grammars.tree)
-        for _ in range(_MAX_FAULTS):
+        for _ in range(_MAX_TRIES):
             self.n_refused += 1
-            others = allowed[allowed != token]
-            if not len(others):
+            allowed = allowed[allowed != token]
+            if not len(allowed):
                 break
-            allowed, token = others, chain.sample_among(context, others)
+            token = chain.sample_among(context, allowed)
             if not self._is_fault(token):
-                break
-        return token
+                return token
+        raise DeadEnd
 
     def _permits(self, token: int) -> bool:
         # A control token would pass as the characters of its name inside a JSON string.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -111,6 +112,14 @@ def _check_memory(n_ctx: int, bytes_per_token: float) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A place in the sequence that can be gone back to. state: of the recurrent layers, where there are any."""
+
+    n_tokens: int
+    state: ctypes.Array[ctypes.c_uint8] | None
+
+
 class Context:
     """Owns a `llama_context` with one sequence and knows which tokens are in it."""
 
@@ -150,6 +159,31 @@ class Context:
             return False
         del self.tokens[position:]
         return True
+
+    def checkpoint(self) -> Checkpoint:
+        """The present end of the sequence. Costs a copy of the recurrent state: 50 MiB on a 4B hybrid."""
+        if not self.model.is_hybrid:
+            return Checkpoint(len(self.tokens), None)
+        lib = llama()
+        flags = lib.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
+        n_bytes = lib.llama_state_seq_get_size_ext(self.pointer, 0, flags)
+        state = (ctypes.c_uint8 * n_bytes)()
+        if lib.llama_state_seq_get_data_ext(self.pointer, state, n_bytes, 0, flags) != n_bytes:
+            raise EngineError("the recurrent state could not be copied")
+        return Checkpoint(len(self.tokens), state)
+
+    def rewind(self, checkpoint: Checkpoint, tokens: Sequence[int]) -> None:
+        """Makes `tokens` the sequence, with the logits of the last one. They go on from the checkpoint."""
+        lib, keep = llama(), checkpoint.n_tokens
+        if checkpoint.state is None:
+            keep = len(tokens) - 1  # attention can go back to anywhere
+        else:
+            flags = lib.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
+            lib.llama_state_seq_set_data_ext(self.pointer, checkpoint.state, len(checkpoint.state), 0, flags)
+        if not self._remove_from(keep):
+            self.clear()
+            keep = 0
+        self.decode(tokens[keep:])
 
     def clear(self) -> None:
         """Empties the sequence."""

@@ -8,8 +8,8 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from edge.chat.parser import OPENER, OutputParser, ParserEvent
-from edge.engine.constraint import CallConstraint, n_shortest_call
-from edge.engine.context import Context
+from edge.engine.constraint import CallConstraint, DeadEnd, n_shortest_call
+from edge.engine.context import Checkpoint, Context
 from edge.engine.draft import Draft
 from edge.engine.request import MAX_CALLS
 from edge.engine.sampling import GrammarCache, SamplerChain
@@ -56,6 +56,9 @@ class Generation:
         self._parser = OutputParser(opens_thinking=plan.opens_thinking, stop=plan.stop)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._constraint: CallConstraint | None = None
+        self._opened_at: Checkpoint | None = None  # kept where a call may have to go back
+        self._n_before_call = 0  # tokens of the answer up to and with the opener
+        self._keeps_checkpoints = plan.use_grammar and any(tool.late_checks for tool in plan.tools)
         self._tail = b""  # the last bytes written, to see `<tool_call>` complete
         self._draft = Draft(
             plan.tools,
@@ -65,15 +68,15 @@ class Generation:
         )
         self._first_sampled_at = 0.0
         self.tokens: list[int] = []  # of the answer, the end of generation left out
-        self.n_forced = 0  # of these, how many were not sampled
+        self._forced_at: list[int] = []  # which of these were not sampled
         self.n_refused = self.n_descended = 0  # see CallConstraint
 
     def events(self) -> Iterator[Event]:
         """Prefills, decodes, and yields what becomes certain as soon as it does."""
         started = time.perf_counter()
         try:
-            yield from self._write_forced()
-            n_cached, prefilled = self._prefill()
+            n_cached = yield from self._prefill()
+            prefilled = time.perf_counter()
             complete = yield from self._decode()
             yield from self._take(self._parser.feed(self._decoder.decode(b"", final=True)))
             yield from self._take(self._parser.finish())
@@ -82,17 +85,22 @@ class Generation:
                 decode_s=time.perf_counter() - prefilled,
                 ttft_s=(self._first_sampled_at or prefilled) - started,
             )
-            usage = Usage(len(self.plan.prompt), len(self.tokens), n_cached, self.n_forced)
+            usage = Usage(len(self.plan.prompt), len(self.tokens), n_cached, len(self._forced_at))
             yield self._draft.reply(usage, timings, complete=complete)
         finally:
             self._drop_constraint()
 
-    def _prefill(self) -> tuple[int, float]:
-        """Decodes the prompt and what the answer is forced to begin with; tokens kept of it, and when it was done."""
+    def _prefill(self) -> Generator[Event, None, int]:
+        """Decodes the prompt and what the answer is forced to begin with. Returns how much of the prompt was kept."""
+        if not self._keeps_checkpoints:
+            yield from self._write_forced()
         tokens = [*self.plan.prompt, *self.tokens]
         n_cached = self._context.keep_prefix(tokens)
         self._context.decode(tokens[n_cached:])
-        return min(n_cached, len(self.plan.prompt)), time.perf_counter()
+        if self._keeps_checkpoints:  # they lie before the opener, so that must not be decoded yet
+            yield from self._write_forced()
+            self._context.decode(self.tokens)
+        return min(n_cached, len(self.plan.prompt))
 
     def _decode(self) -> Generator[Event, None, bool]:
         """Samples and decodes to the end. Returns whether the answer ended by itself."""
@@ -123,17 +131,14 @@ class Generation:
 
     def _write_forced(self) -> Iterator[Event]:
         if self.plan.forced:
-            self.tokens += self.plan.forced
-            self.n_forced += len(self.plan.forced)
+            self._note_forced(self.plan.forced)
             yield from self._take(self._parser.feed(OPENER))
             yield from self._open_call()
 
     def _next(self) -> tuple[list[int], bytes]:
         """The next tokens and their bytes; no tokens at the end of generation."""
         if self._constraint is not None:
-            token = self._constraint.choose(self._chain, self._context)
-            self._constraint.accept(token)
-            return [token], self._vocab.piece(token)
+            return self._next_in_call(self._constraint)
         token = self._chain.sample(self._context)
         banned: set[int] = set()
         while True:
@@ -150,6 +155,31 @@ class Generation:
                 return self._vocab.tokenize(piece[:end].decode()), piece[:end]
             banned.add(token)
             token = self._chain.sample_without(self._context, banned)
+
+    def _next_in_call(self, constraint: CallConstraint) -> tuple[list[int], bytes]:
+        """The next token of the open call and its bytes; no token when there is no way on."""
+        while True:
+            try:
+                token = constraint.choose(self._chain, self._context)
+            except DeadEnd:
+                if not self._step_back(constraint):
+                    return [], b""
+                continue
+            constraint.accept(token)
+            return [token], self._vocab.piece(token)
+
+    def _step_back(self, constraint: CallConstraint) -> bool:
+        """Takes back the call's last choice, in the text and in the model's state; False to give the call up."""
+        call_tokens = constraint.step_back()
+        if call_tokens is None or self._opened_at is None:
+            return False
+        del self.tokens[self._n_before_call + len(call_tokens) :]
+        self._forced_at = [i for i in self._forced_at if i < len(self.tokens)]
+        text = b"".join(map(self._vocab.piece, call_tokens))
+        self._decoder.reset()
+        self._parser.rewrite_call(self._decoder.decode(text))
+        self._context.rewind(self._opened_at, [*self.plan.prompt, *self.tokens])
+        return True
 
     def _may_open(self, n_opener_bytes: int) -> bool:
         """Whether a call may be opened here: there is a tool, and its shortest call still fits."""
@@ -180,16 +210,22 @@ class Generation:
     def _open_call(self) -> Iterator[Event]:
         if self.plan.use_grammar:
             self._constraint = CallConstraint(self.plan.tools, self._grammars, self._vocab)
+            self._n_before_call = len(self.tokens)
+            if self._keeps_checkpoints:
+                self._opened_at = self._context.checkpoint()
             yield from self._write_what_must_follow()
 
     def _write_what_must_follow(self) -> Iterator[Event]:
         if self._constraint is None or not self.plan.force_text:
             return
         tokens = self._constraint.forced()[: max(self._n_left(), 0)]
-        self.tokens += tokens
-        self.n_forced += len(tokens)
+        self._note_forced(tokens)
         piece = b"".join(map(self._vocab.piece, tokens))
         yield from self._take(self._parser.feed(self._decoder.decode(piece)))
+
+    def _note_forced(self, tokens: Sequence[int]) -> None:
+        self._forced_at += range(len(self.tokens), len(self.tokens) + len(tokens))
+        self.tokens += tokens
 
     def _take(self, events: Sequence[ParserEvent]) -> Iterator[Event]:
         return self._draft.take(events)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from edge.errors import UnsupportedSchema
 from edge.grammar import CompiledSchema, compile_schema
 from edge.types import Schema
 
@@ -27,3 +28,13 @@ def holds(schema: Schema, value: object) -> bool:
 def rules_hold(schema: Schema, value: object) -> bool:
     """Whether the rules alone accept the value."""
     return follows(compile_schema(schema), dumps(value))
+
+
+def compiled_or_none(schema: object) -> CompiledSchema | None:
+    """None for a schema that nothing satisfies; any other refusal is a failure."""
+    try:
+        return compile_schema(schema)
+    except UnsupportedSchema as exc:
+        if "nothing can satisfy" not in exc.detail:
+            raise
+        return None

@@ -9,14 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge.errors import UnsupportedSchema
-from edge.grammar import CompiledSchema, compile_schema, compile_tool, tool_name_gbnf, tool_name_matcher
+from edge.grammar import compile_schema, compile_tool, tool_name_gbnf, tool_name_matcher
 from edge.grammar.gbnf import to_gbnf
 from edge.grammar.matcher import Matcher, Position
 from edge.grammar.rules import Grammar, Lit, Ref, Repeat, alt, chars, seq
 from edge.grammar.validate import Check
 from edge.types import Tool
-from tests.grammar.helpers import dumps
+from tests.grammar.helpers import compiled_or_none, dumps
 from tests.grammar.test_keywords import FORMATS, TABLE
 
 pytestmark = pytest.mark.model
@@ -229,16 +228,6 @@ def _combined(below):
 SCHEMAS = st.recursive(
     LEAVES, lambda below: st.one_of(_objects(below), _arrays(below), _combined(below)), max_leaves=6
 )
-
-
-def compiled_or_none(schema: object) -> CompiledSchema | None:
-    """None for a schema that nothing satisfies; any other refusal is a failure."""
-    try:
-        return compile_schema(schema)
-    except UnsupportedSchema as exc:
-        if "nothing can satisfy" not in exc.detail:
-            raise
-        return None
 
 
 @QUICK

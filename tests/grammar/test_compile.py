@@ -382,6 +382,11 @@ def test_a_hostile_schema_is_compiled_or_refused_in_bounded_time(name):
     assert time.perf_counter() - start < 10  # seconds; honest schemas take milliseconds
 
 
+@pytest.mark.parametrize(("depth", "said"), [(150, "nested deeper than 100"), (20_000, "nested too deeply")])
+def test_a_schema_nested_too_deeply_is_refused_by_name(depth, said):
+    assert said in refusal(nested(depth, lambda below: {"items": below})).detail
+
+
 def test_matching_stays_fast_where_backtracking_would_not_end():
     compiled = compile_schema({"type": "string", "pattern": "^(a+)+$"})
     assert compiled.validate("a" * 5000) is None

@@ -101,6 +101,12 @@ TABLE: dict[str, tuple[object, list[object], list[object]]] = {
     "enum": ({"enum": ["a", 1, None, {"k": [1]}, "ab"]}, ["a", 1, None, {"k": [1]}, "ab"], ["b", 2, "", {"k": []}, "abc"]),
     "enum narrowed by type": ({"type": "string", "enum": ["a", 1, None]}, ["a"], [1, None, "b"]),
     "enum narrowed by bounds": ({"enum": [1, 5, 9, "xxxx", "x"], "minimum": 4, "maxLength": 2}, [5, 9, "x"], [1, "xxxx"]),
+    "enum narrowed by multipleOf": ({"enum": [3, 4, 9], "multipleOf": 3}, [3, 9], [4]),
+    "enum narrowed by objects": (
+        {"enum": [{"a": 1}, {"a": "x"}, [1, 1], [2]], "properties": {"a": {"type": "string"}}, "minItems": 2},
+        [{"a": "x"}, [1, 1]],
+        [{"a": 1}, [2]],
+    ),
     "const": ({"const": {"a": [True, "ü"]}}, [{"a": [True, "ü"]}], [{"a": [True, "u"]}, {}]),
     "minLength and maxLength": ({"type": "string", "minLength": 2, "maxLength": 3}, ["ab", "éé", "😀😀", '"""'], ["", "a", "abcd"]),
     "large maxLength": ({"type": "string", "maxLength": 5000}, ["", "x" * 5000], ["x" * 5001]),

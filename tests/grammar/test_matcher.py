@@ -99,3 +99,8 @@ def test_memory_is_bounded_on_long_counted_texts(monkeypatch):
     reader = matcher(Repeat(seq(DIGIT, Lit(",")), 0, 1_000_000))
     assert reader.start.after("1," * 2000).is_complete
     assert len(reader._positions) + len(reader._stacks) < 300
+
+
+def test_a_long_unbounded_text_comes_back_to_known_positions():
+    start = matcher(seq(Lit('"'), Repeat(chars("az"), 2, None), Lit('"'))).start
+    assert start.after('"' + "x" * 10) is start.after('"' + "x" * 5000)

@@ -1,10 +1,13 @@
 """How many of N constrained calls are valid, at a temperature at which the model writes nonsense?
 
     python -m benchmarks.valid_calls --tools tools.jsonl [--tools more.jsonl] [--calls 1000] [--temperature 1.5]
+    python -m benchmarks.valid_calls --tools tools.jsonl --random qwen35 --calls 10000 --temperature 2 --least 1
 
 Each line of a tools file is a JSON object with a tool under `tool` or a list under `tools`. Every call is checked
 here again, with `json` and `jsonschema` alone and not with the code that made it. The tools are left out of the
 prompt: the model then knows nothing of them, which is the hardest case for the constraint and the fastest to run.
+--random takes a tiny model with random weights instead. With --least each budget is drawn between it and --max-tokens;
+a budget that is too small for any call is refused at the door and counted so.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import argparse
 import json
 import random
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -21,9 +25,10 @@ import jsonschema
 
 from edge import ChatRequest, ChatTemplate, ContextOptions, SamplingOptions, Tool, ToolCall
 from edge.engine.engine import Engine
-from edge.errors import ToolsError, UnsupportedSchema
+from edge.errors import RequestError, ToolsError, UnsupportedSchema
 from edge.grammar import compile_tool, parse_tools
 from edge.models.store import resolve
+from tests.tiny_gguf import TinyShape, write_gguf
 
 # Names tools and calls, so that it counts as one for them, and writes none of them.
 SHORT = ChatTemplate(
@@ -70,12 +75,24 @@ def fault(call: ToolCall, tools: dict[str, Tool]) -> str | None:
     return None if error is None else f"breaks {error.validator}"
 
 
+def model_path(args: argparse.Namespace) -> Path:
+    """The file of --model, or a fresh random one."""
+    if not args.random:
+        return resolve(args.model, lambda line: print(line, file=sys.stderr)).path
+    folder = Path(tempfile.mkdtemp(prefix="random-model-"))
+    return write_gguf(folder / "random.gguf", TinyShape(args.random, n_vocab=4096))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tools", type=Path, action="append", required=True)
     parser.add_argument("--calls", type=int, default=1000)
     parser.add_argument("--temperature", type=float, default=1.5)
     parser.add_argument("--max-tokens", type=int, default=400)
+    parser.add_argument("--least", type=int, help="draw the budgets from here to --max-tokens")
+    parser.add_argument(
+        "--random", choices=("llama", "qwen3", "qwen35"), help="a tiny model with random weights"
+    )
     parser.add_argument("--model", default="demo")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--seed", type=int, default=0)
@@ -85,22 +102,26 @@ def main() -> int:
     counts: Counter[str] = Counter()
     tokens = refusals = 0
     started = time.perf_counter()
-    path = resolve(args.model, lambda line: print(line, file=sys.stderr)).path
+    path = model_path(args)
     with Engine(
         path, chat_template=SHORT, context=ContextOptions(n_ctx=1024, n_threads=args.threads)
     ) as engine:
-        while counts["calls"] < args.calls:
+        while counts["answers"] < args.calls if args.least else counts["calls"] < args.calls:
             chosen = {tool.name: tool for tool in rng.sample(tools, rng.randint(1, 8))}
             seed = rng.randrange(1 << 31)
             request = ChatRequest(
                 messages=[{"role": "user", "content": "Go on."}],
                 tools=list(chosen.values()),
                 tool_choice="required",
-                max_tokens=args.max_tokens,
+                max_tokens=rng.randint(args.least, args.max_tokens) if args.least else args.max_tokens,
                 sampling=SamplingOptions(temperature=args.temperature, seed=seed),
             )
-            call = first_call(engine, request)
             counts["answers"] += 1
+            try:
+                call = first_call(engine, request)
+            except RequestError:
+                counts["refused_at_the_door"] += 1
+                continue
             assert engine.last_generation is not None
             tokens += len(engine.last_generation.tokens)
             refusals += engine.last_generation.n_refused
@@ -121,7 +142,10 @@ def main() -> int:
                 "tools_refused": dict(refused),
                 "temperature": args.temperature,
                 "max_tokens": args.max_tokens,
-                **{key: counts[key] for key in ("answers", "calls", "invalid", "withdrawn")},
+                **{
+                    key: counts[key]
+                    for key in ("answers", "calls", "invalid", "withdrawn", "refused_at_the_door")
+                },
                 "tokens": tokens,
                 "choices_refused_by_grammar": refusals,
                 "seconds": round(time.perf_counter() - started, 1),

@@ -46,12 +46,13 @@ class Built:
     late_checks: tuple[LateCheck, ...]
 
 
-def build_call(tool: Tool) -> Built:
+def build_call(tool: Tool, *, declared_only: bool = False) -> Built:
     """The rules of the text after `<tool_call>`; the root rule is `root`.
 
+    declared_only: objects whose schema names properties and is silent about others hold only those.
     Raises UnsupportedSchema, also for a schema that no arguments satisfy.
     """
-    builder = Builder(Document(tool))
+    builder = Builder(Document(tool), declared_only=declared_only)
     arguments = builder.root(only_objects=True)
     return _finished(
         builder, seq(Lit(f'\n{{"name": {dumps(tool.name)}, "arguments": '), arguments, Lit("}\n</tool_call>"))
@@ -79,8 +80,8 @@ def _finished(builder: Builder, root: Rule) -> Built:
 class Builder:
     """Makes rules for the goals of one document."""
 
-    def __init__(self, document: Document) -> None:
-        self.document = document
+    def __init__(self, document: Document, *, declared_only: bool = False) -> None:
+        self.document, self.declared_only = document, declared_only
         self.expander = Expander(document)
         self.rules: dict[str, Rule] = {**STANDARD_RULES, NEVER.name: NEVER}
         self.writer = StringWriter(self.rules)

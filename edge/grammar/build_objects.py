@@ -79,6 +79,8 @@ def _member(builder: Builder, name: str, wanted: Goal) -> Rule:
 
 def _others(builder: Builder, rule: ObjectRule, names: list[str]) -> Rule | None:
     """A member whose name is none of the known ones; None if there can be none."""
+    if builder.declared_only and _names_without_others(rule):
+        return None
     patterns = list(dict.fromkeys(pattern for source in rule.sources for pattern, _ in source.patterns))
     late = builder.late
     try:
@@ -99,6 +101,11 @@ def _others(builder: Builder, rule: ObjectRule, names: list[str]) -> Rule | None
         if key is not None:
             members.append(seq(key, Lit(": "), builder.goal(wanted)))
     return builder.named("other", alt(members)) if members else None
+
+
+def _names_without_others(rule: ObjectRule) -> bool:
+    silent = all(source.additional is None and not source.patterns for source in rule.sources)
+    return silent and not rule.names and any(source.named for source in rule.sources)
 
 
 def _without_patterns(rule: ObjectRule) -> ObjectRule:

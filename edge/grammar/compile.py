@@ -78,17 +78,19 @@ _cache: OrderedDict[str, CompiledSchema] = OrderedDict()
 _lock = Lock()
 
 
-def compile_tool(tool: Tool) -> CompiledTool:
+def compile_tool(tool: Tool, *, declared_only: bool = False) -> CompiledTool:
     """The tool's rules, kept for later calls with the same name and schema.
 
+    declared_only: no arguments beside those that the schema names, unless it speaks of others. JSON Schema allows
+    any; a small model rather invents than needs them.
     Raises UnsupportedSchema for a constraint that cannot be enforced, or that nothing satisfies.
     """
 
     def make() -> CompiledTool:
-        built = build_call(tool)
+        built = build_call(tool, declared_only=declared_only)
         return CompiledTool(tool.parameters, built.grammar, built.late_checks, tool)
 
-    return _remembered(_digest(tool.name, tool.name, tool.parameters, tool.description), make)
+    return _remembered(_digest(tool.name, tool.name, tool.parameters, tool.description, declared_only), make)
 
 
 def compile_schema(schema: Schema, *, name: str = "response_format") -> CompiledSchema:

@@ -114,6 +114,22 @@ def test_a_known_property_cannot_return_as_an_unknown_one():
     assert not follows(compiled, '{"\\u00e9": "x"}')
 
 
+def test_arguments_can_be_held_to_the_declared_ones():
+    parameters = {
+        "type": "object",
+        "properties": {
+            "a": {"type": "integer"},
+            "free": {"type": "object"},
+            "open": {"type": "object", "properties": {"x": True}, "additionalProperties": True},
+        },
+    }
+    arguments = {"a": 1, "free": {"k": 1}, "open": {"x": 1, "y": 2}}
+    anything, declared = compile_tool(tool(parameters)), compile_tool(tool(parameters), declared_only=True)
+    assert follows(declared, call("t", arguments))
+    assert follows(anything, call("t", arguments | {"b": 2}))
+    assert not follows(declared, call("t", arguments | {"b": 2}))
+
+
 # --- JSON itself ------------------------------------------------------------------------------------------------
 
 

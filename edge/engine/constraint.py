@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Sequence
 from os.path import commonprefix  # of any strings; os.path is only where it lives
@@ -61,7 +62,7 @@ class CallConstraint:
             self._switch_to(named)
             # The token may run on past the name in a way that this tool's grammar refuses.
             token = token if self._permits(token) else self._choose_allowed(chain, context)
-        if self.tool is not None and self.tool.late_checks and self._is_fault(token):
+        if self._is_fault(token):
             token = self._choose_without_fault(token, chain, context)
         self._chosen.append((len(self._tokens), token))
         return token
@@ -74,14 +75,13 @@ class CallConstraint:
 
     def step_back(self) -> list[int] | None:
         """Goes back to before the last choice, which is not made again; the tokens that remain, None for giving up."""
-        if not self._chosen or self._n_steps_back == _MAX_STEPS_BACK:
+        if self.tool is None or not self._chosen or self._n_steps_back == _MAX_STEPS_BACK:
             return None
         self._n_steps_back += 1
         n_before, token = self._chosen.pop()
         self._given_up = {n: tokens for n, tokens in self._given_up.items() if n <= n_before}
         self._given_up.setdefault(n_before, set()).add(token)
         tokens = self._tokens[:n_before]
-        assert self.tool is not None
         self._place = None
         self._tokens, self._written = tokens, b"".join(map(self._vocab.piece, tokens))
         self._switch_to(self.tool)
@@ -139,7 +139,7 @@ class CallConstraint:
         if self._place is None:
             self._place, self._n_matched = self.tool.matcher.start, 0
         new = self._written[self._n_matched :]
-        text = new.decode("utf-8", "ignore") if new[-1:] >= b"\x80" else new.decode()
+        text = new[: len(new) - len(_incomplete_tail(new))].decode()
         self._n_matched += len(text.encode())
         self._place = self._place.after(text)
         if self._place is None:
@@ -172,16 +172,29 @@ class CallConstraint:
         return chain.sample_among(context, allowed)
 
     def _is_fault(self, token: int) -> bool:
-        """Whether the text breaks, with this token and what must follow it, what the grammar cannot say."""
-        if token in self._given_up.get(len(self._tokens), ()):
+        """Whether the text breaks, with this token and what must follow it, what the grammar does not hold."""
+        piece = self._vocab.piece(token)
+        if token in self._given_up.get(len(self._tokens), ()) or self._breaks_utf8(piece):
             return True
+        if self.tool is None or not self.tool.late_checks:
+            return False
         place = self._follow()
-        assert self.tool is not None
         assert place is not None
-        text = (self._written + self._vocab.piece(token)).decode("utf-8", "ignore")
+        text = (self._written + piece).decode("utf-8", "ignore")
         following = place.after(text[len(self._written[: self._n_matched].decode()) :])
         forced_text = following.forced() if following is not None else ""
         return self.tool.early_fault(text + forced_text) is not None
+
+    def _breaks_utf8(self, piece: bytes) -> bool:
+        """llama.cpp's grammars take characters written with more bytes than they need, and halves of surrogates."""
+        tail = _incomplete_tail(self._written)
+        if piece.isascii() and not tail:
+            return False
+        try:
+            codecs.getincrementaldecoder("utf-8")().decode(tail + piece)
+        except UnicodeDecodeError:
+            return True
+        return False
 
     def _choose_without_fault(self, token: int, chain: SamplerChain, context: Context) -> int:
         """Another token than `token`."""
@@ -218,6 +231,18 @@ def n_shortest_call(tool: CompiledTool, vocab: Vocabulary) -> int:
 
 def _opening(tool: CompiledTool) -> bytes:
     return (_BEFORE_NAME + json.dumps(tool.tool.name, ensure_ascii=False)).encode()
+
+
+def _incomplete_tail(data: bytes) -> bytes:
+    """The bytes at the end that begin a character and do not finish it."""
+    for n in range(1, min(len(data), 3) + 1):
+        lead = data[-n]
+        if lead < 0x80:
+            return b""
+        if lead >= 0xC0:
+            n_bytes = 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
+            return data[-n:] if n < n_bytes else b""
+    return b""
 
 
 def _replay(grammar: Grammar, tokens: Sequence[int]) -> None:

@@ -107,3 +107,30 @@ def test_a_vocabulary_without_a_way_on_is_an_error_and_no_abort(demo_engine, gra
     with pytest.raises(EngineError, match="no token of this vocabulary continues the call"):
         constraint.choose(Wanting(demo_engine.model.vocab.tokenize("never")), demo_engine.context)
     constraint.close()
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(
+    ("written", "refused"),
+    [
+        (b"\xf0", b"\x80"),  # U+0000 to U+FFFF in four bytes
+        (b"\xe0", b"\x80"),  # U+0000 to U+07FF in three
+        (b"\xed", b"\xa0"),  # half of a surrogate pair
+        (b"\xf4", b"\x90"),  # beyond U+10FFFF
+    ],
+)
+def test_bytes_that_are_not_utf_8_are_refused_though_llama_cpp_takes_them(tiny_engine, written, refused):
+    vocab = tiny_engine.model.vocab
+    byte_ids = {vocab.piece(i): i for i in range(256)}
+    cache = GrammarCache(vocab)
+    constraint = CallConstraint([tool("say", text={"type": "string"})], cache, vocab)
+    before = b'\n{"name": "say", "arguments": {"text": "' + written
+    wanted = [byte_ids[bytes([b])] for b in before + refused]
+    chain = Wanting(wanted)
+    tiny_engine.context.clear()
+    tiny_engine.context.decode([1])
+    for _ in before:
+        constraint.accept(constraint.choose(chain, tiny_engine.context))
+    assert constraint.choose(chain, tiny_engine.context) != byte_ids[refused]
+    constraint.close()
+    cache.close()

@@ -33,8 +33,8 @@ def _properties(node: Node) -> list[Branch]:
         patterns.append((source, node.demand("patternProperties", source)))
     if "additionalProperties" in node.schema:
         additional = node.demand("additionalProperties")
-        if node.document.node(additional.pointer) is True:
-            additional = None
+        if node.document.node(additional.pointer) is True and not named and not patterns:
+            additional = None  # says nothing; beside names it says that there may be others
     if not named and not patterns and additional is None:
         return [ANYTHING]
     source_rule = Properties(named, tuple(patterns), additional)

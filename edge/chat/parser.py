@@ -46,7 +46,11 @@ class _State(Enum):
 class OutputParser:
     """Feed it text in pieces of any size; the events do not depend on where the pieces are cut."""
 
-    def __init__(self, *, opens_thinking: bool = False, stop: Sequence[str] = ()) -> None:
+    def __init__(
+        self, *, opens_thinking: bool = False, stop: Sequence[str] = (), plain: bool = False
+    ) -> None:
+        """plain: behind the thinking that the template opened, tags are text like any other."""
+        self._plain = plain
         self._state = _State.THINKING if opens_thinking else _State.CONTENT
         self._stop = tuple(stop)
         self._held = ""
@@ -105,7 +109,9 @@ class OutputParser:
 
     def _markers(self) -> tuple[str, ...]:
         # `<think>` inside thinking is one that the template had already opened.
-        return (END_THINK, THINK) if self.in_thinking else (OPENER, THINK, END_THINK, *self._stop)
+        if self.in_thinking:
+            return END_THINK, THINK
+        return self._stop if self._plain else (OPENER, THINK, END_THINK, *self._stop)
 
     def _enter(self, events: list[ParserEvent], marker: str) -> None:
         if marker in self._stop and not self.in_thinking:

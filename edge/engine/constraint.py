@@ -9,7 +9,7 @@ from os.path import commonprefix  # of any strings; os.path is only where it liv
 
 from edge.engine.context import Context
 from edge.engine.model import Vocabulary
-from edge.engine.sampling import Grammar, GrammarCache, SamplerChain
+from edge.engine.sampling import Grammar, GrammarCache, SamplerChain, draw_allowed
 from edge.errors import EngineError
 from edge.grammar import CompiledTool, Position, tool_name_gbnf
 
@@ -161,15 +161,11 @@ class CallConstraint:
 
     def _choose_allowed(self, chain: SamplerChain, context: Context) -> int:
         self.n_refused += 1
-        tree, allowed = self._grammars.tree, None
-        if chain.n_kept is not None:
-            allowed = self._grammar.allowed_likely(chain.logits(context), chain.n_kept, tree)
-        if allowed is None:
-            self.n_descended += 1
-            allowed = self._grammar.allowed(tree)
-        if not len(allowed):
+        token, descended = draw_allowed(self._grammar, self._grammars.tree, chain, context)
+        self.n_descended += descended
+        if token is None:
             raise EngineError("no token of this vocabulary continues the call")
-        return chain.sample_among(context, allowed)
+        return token
 
     def _is_fault(self, token: int) -> bool:
         """Whether the text breaks, with this token and what must follow it, what the grammar does not hold."""
@@ -186,7 +182,7 @@ class CallConstraint:
         return self.tool.early_fault(text + forced_text) is not None
 
     def _breaks_utf8(self, piece: bytes) -> bool:
-        """llama.cpp's grammars take characters written with more bytes than they need, and halves of surrogates."""
+        """llama.cpp's grammars take a character that is written with more bytes than it needs; Python does not."""
         tail = _incomplete_tail(self._written)
         if piece.isascii() and not tail:
             return False

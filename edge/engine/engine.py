@@ -14,7 +14,7 @@ from edge.engine.constraint import n_shortest_call
 from edge.engine.context import Context, ContextOptions
 from edge.engine.generation import CLOSE_THINKING, Generation, GenerationPlan, with_load_time
 from edge.engine.model import Model, ModelOptions, model_facts
-from edge.engine.request import ChatRequest, ToolPlan, plan_tools
+from edge.engine.request import ChatRequest, ToolPlan, plan_tools, text_grammar
 from edge.engine.sampling import GrammarCache, SamplerChain
 from edge.errors import ContextOverflow, EngineError, RequestError, TemplateError
 from edge.grammar import CompiledTool
@@ -76,8 +76,10 @@ class Engine:
         tools = plan_tools(request)
         plan = self._plan(request, tools)
         self._stop_active()
-        if plan.tools and plan.use_grammar:
+        if (plan.tools and plan.use_grammar) or plan.text_gbnf:
             self._grammars.prepare()
+        if plan.text_gbnf:
+            self._grammars.start(plan.text_gbnf).close()  # refused here, not in the middle of the answer
         self._active = self._run(plan, request)
         return self._active
 
@@ -122,6 +124,7 @@ class Engine:
             force_text=request.force_text,
             opens_thinking=opens_thinking,
             stop=request.stop,
+            text_gbnf=text_grammar(request),
         )
 
     def _check_budget(

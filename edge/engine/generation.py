@@ -13,6 +13,7 @@ from edge.engine.context import Checkpoint, Context
 from edge.engine.draft import Draft
 from edge.engine.request import MAX_CALLS
 from edge.engine.sampling import GrammarCache, SamplerChain
+from edge.engine.text_constraint import TextConstraint
 from edge.grammar import CompiledTool
 from edge.types import Event, Reply, Timings, Usage
 
@@ -43,6 +44,7 @@ class GenerationPlan:
     force_text: bool = True
     opens_thinking: bool = False
     stop: Sequence[str] = ()
+    text_gbnf: str | None = None  # what the answer's content follows, where it is not free text
 
 
 class Generation:
@@ -53,7 +55,10 @@ class Generation:
     ) -> None:
         self.plan, self._context, self._chain, self._grammars = plan, context, chain, grammars
         self._vocab = context.model.vocab
-        self._parser = OutputParser(opens_thinking=plan.opens_thinking, stop=plan.stop)
+        self._parser = OutputParser(
+            opens_thinking=plan.opens_thinking, stop=plan.stop, plain=plan.text_gbnf is not None
+        )
+        self._text_constraint: TextConstraint | None = None
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._constraint: CallConstraint | None = None
         self._opened_at: Checkpoint | None = None  # kept where a call may have to go back
@@ -139,6 +144,8 @@ class Generation:
         """The next tokens and their bytes; no tokens at the end of generation."""
         if self._constraint is not None:
             return self._next_in_call(self._constraint)
+        if self.plan.text_gbnf is not None and not self._parser.in_thinking:
+            return self._next_of_text(self.plan.text_gbnf)
         token = self._chain.sample(self._context)
         banned: set[int] = set()
         while True:
@@ -155,6 +162,12 @@ class Generation:
                 return self._vocab.tokenize(piece[:end].decode()), piece[:end]
             banned.add(token)
             token = self._chain.sample_without(self._context, banned)
+
+    def _next_of_text(self, gbnf: str) -> tuple[list[int], bytes]:
+        if self._text_constraint is None:
+            self._text_constraint = TextConstraint(gbnf, self._grammars, self._vocab)
+        token = self._text_constraint.choose(self._chain, self._context)
+        return ([], b"") if token is None else ([token], self._vocab.piece(token))
 
     def _next_in_call(self, constraint: CallConstraint) -> tuple[list[int], bytes]:
         """The next token of the open call and its bytes; no token when there is no way on."""
@@ -235,11 +248,12 @@ class Generation:
         self._tail = b""
 
     def _drop_constraint(self) -> None:
-        if self._constraint is not None:
-            self.n_refused += self._constraint.n_refused
-            self.n_descended += self._constraint.n_descended
-            self._constraint.close()
-            self._constraint = None
+        for constraint in (self._constraint, self._text_constraint):
+            if constraint is not None:
+                self.n_refused += constraint.n_refused
+                self.n_descended += constraint.n_descended
+                constraint.close()
+        self._constraint = self._text_constraint = None
 
 
 def with_load_time(reply: Reply, load_s: float) -> Reply:

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edge.engine.sampling import SamplingOptions
-from edge.errors import RequestError
-from edge.grammar import CompiledTool, compile_tool, parse_tools
-from edge.types import Message, Tool
+from edge.errors import RequestError, UnsupportedSchema
+from edge.grammar import CompiledTool, compile_schema, compile_tool, parse_tools
+from edge.types import Message, Schema, Tool
 
 DEFAULT_MAX_TOKENS = 512
+_MAX_GBNF_CHARS, _MAX_GBNF_DEPTH = 200_000, 200
 MAX_CALLS = 16  # per answer; a model that repeats one call would otherwise do so until max_tokens
 
 
@@ -22,6 +23,9 @@ class ChatRequest:
     tool_choice: auto, none, required, or the name of a tool (OpenAI's object form too).
     parallel_tool_calls: several calls in one answer, up to MAX_CALLS; otherwise it ends behind the first.
     max_tokens: completion tokens at most; a call that does not fit is withdrawn, not cut.
+    response_format: OpenAI's, `{"type": "json_object"}` or `{"type": "json_schema", "json_schema": {"schema": ...}}`;
+        the answer is then that JSON and calls no tool. It is broken off where max_tokens ends it.
+    gbnf: the same for a grammar of the caller's own, in llama.cpp's notation.
     grammar: off, calls are parsed and validated but not constrained.
     force_text: what the grammar leaves no choice about is decoded in runs and not sampled.
     """
@@ -36,6 +40,8 @@ class ChatRequest:
     parallel_tool_calls: bool = True
     stop: Sequence[str] = ()
     enable_thinking: bool | None = None
+    response_format: Mapping[str, object] | None = None
+    gbnf: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +97,60 @@ def _choice(choice: str | Mapping[str, object]) -> str:
             'tool_choice is an object without function.name; e.g. {"function": {"name": "..."}}'
         )
     return name
+
+
+def text_grammar(request: ChatRequest) -> str | None:
+    """GBNF that the whole answer follows, None for free text.
+
+    Raises RequestError for a format that is none, UnsupportedSchema for a schema that cannot be held exactly: an
+    answer in pieces cannot be taken back when it turns out wrong.
+    """
+    chosen = [name for name in ("response_format", "gbnf") if getattr(request, name) is not None]
+    schema = _response_schema(request.response_format) if request.response_format is not None else None
+    if request.gbnf is None and schema is None:
+        return None
+    if len(chosen) > 1:
+        raise RequestError("response_format and gbnf are both given; one of them decides what the answer is")
+    if request.tools and request.tool_choice != "none":
+        raise RequestError(f"{chosen[0]} and tools are both given; set tool_choice to none, or leave one out")
+    if request.gbnf is not None:
+        return _checked_gbnf(request.gbnf)
+    assert schema is not None
+    compiled = compile_schema(schema)
+    if compiled.late_checks:
+        late = compiled.late_checks[0]
+        raise UnsupportedSchema(
+            "response_format", late.pointer, late.keyword, "not exactly, in a streamed answer"
+        )
+    return compiled.gbnf
+
+
+def _response_schema(response_format: Mapping[str, object]) -> Schema | None:
+    kind = response_format.get("type")
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return {"type": "object"}
+    if kind != "json_schema":
+        raise RequestError(f"response_format.type is {kind!r}; allowed are text, json_object, json_schema")
+    wrapped = response_format.get("json_schema")
+    schema = wrapped.get("schema") if isinstance(wrapped, Mapping) else None
+    if not isinstance(schema, Mapping | bool):
+        raise RequestError("response_format.json_schema.schema is missing; a JSON Schema is needed there")
+    return schema
+
+
+def _checked_gbnf(gbnf: str) -> str:
+    if not gbnf.strip():
+        raise RequestError("the grammar is empty; it needs at least a rule called root")
+    # llama.cpp's parser recurses into brackets, on the C stack.
+    depth = deepest = 0
+    for char in gbnf:
+        depth += (char == "(") - (char == ")")
+        deepest = max(deepest, depth)
+    if len(gbnf) > _MAX_GBNF_CHARS or deepest > _MAX_GBNF_DEPTH:
+        raise RequestError(
+            f"the grammar has {len(gbnf)} characters and brackets {deepest} deep; "
+            f"allowed are {_MAX_GBNF_CHARS} and {_MAX_GBNF_DEPTH}"
+        )
+    return gbnf

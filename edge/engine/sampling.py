@@ -248,6 +248,18 @@ class Grammar:
             self._pointer = None
 
 
+def draw_allowed(
+    grammar: Grammar, tree: TokenTree, chain: SamplerChain, context: Context
+) -> tuple[int | None, bool]:
+    """A text token that the grammar allows, None if there is none; and whether the tree had to be descended."""
+    if chain.n_kept is not None:
+        likely = grammar.allowed_likely(chain.logits(context), chain.n_kept, tree)
+        if likely is not None:
+            return chain.sample_among(context, likely), False
+    allowed = grammar.allowed(tree)
+    return (chain.sample_among(context, allowed) if len(allowed) else None), True
+
+
 class GrammarCache:
     """Parsed grammars by their text: parsing is done once, each use gets a copy at the start position."""
 

@@ -67,11 +67,12 @@ class Report:
         tools = calls = compiled = accepted = late = 0
         times: list[float] = []
         gbnf_bytes: list[int] = []
+        seen: set[str] = set()
         for row in rows:
             known: dict[str, CompiledTool] = {}
             for tool in parse_tools(row.get("tools") or [row["tool"]]):
                 tools += 1
-                start = time.perf_counter()
+                start = time.process_time()
                 try:
                     known[tool.name] = compile_tool(tool)
                     gbnf_bytes.append(len(known[tool.name].gbnf))
@@ -79,7 +80,9 @@ class Report:
                     late += bool(known[tool.name].late_checks)
                 except EdgeError as exc:
                     self._fail(row["id"], exc)
-                times.append(time.perf_counter() - start)
+                if (key := dumps([tool.name, tool.parameters, tool.description])) not in seen:
+                    times.append(time.process_time() - start)  # the same tool again comes from memory
+                    seen.add(key)
             for call in row.get("example_calls", []) if row.get("example_calls_valid") else []:
                 calls += 1
                 tool = known.get(call["name"])
@@ -99,15 +102,16 @@ class Report:
         times: list[float] = []
         in_order = reordered_only = late = 0
         for row, schema, tests in grouped(rows):
-            start = time.perf_counter()
+            start = time.process_time()
             try:
                 compiled = compile_schema(schema)
+                _ = compiled.gbnf
             except EdgeError as exc:
                 outcomes["refused at the door"] += 1
                 self._fail(row, exc)
                 continue
             finally:
-                times.append(time.perf_counter() - start)
+                times.append(time.process_time() - start)
             late += bool(compiled.late_checks)
             wrong: set[str] = set()
             for test in tests:
@@ -213,9 +217,8 @@ def items_schema(schema: object, index: int, root: object) -> object:
 def print_times(times: list[float]) -> None:
     times = sorted(times)
     p99 = times[min(int(len(times) * 0.99), len(times) - 1)]
-    print(
-        f"  compile ms: median {statistics.median(times) * 1e3:.2f}, p99 {p99 * 1e3:.1f}, worst {times[-1] * 1e3:.1f}"
-    )
+    figures = f"median {statistics.median(times) * 1e3:.2f}, p99 {p99 * 1e3:.1f}, worst {times[-1] * 1e3:.1f}"
+    print(f"  CPU ms to compile and write as GBNF, {len(times)} distinct: {figures}")
 
 
 if __name__ == "__main__":

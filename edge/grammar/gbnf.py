@@ -7,6 +7,7 @@ at most four parses open at a time.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import isqrt
 
 from edge.grammar.rules import Alt, Chars, Grammar, Lit, Ref, Repeat, Rule, Seq
@@ -101,11 +102,14 @@ class _Writer:
         return name
 
 
+# The same few texts and sets stand in most grammars.
+@lru_cache(maxsize=8192)
 def literal(text: str) -> str:
     """The text as a GBNF string literal."""
     return '"' + "".join(_escaped(char, _ESCAPES) for char in text) + '"'
 
 
+@lru_cache(maxsize=8192)
 def _char_class(rule: Chars) -> str:
     return "[" + "".join(_range(low, high) for low, high in rule.ranges) + "]"
 

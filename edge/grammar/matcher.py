@@ -66,6 +66,10 @@ class Position:
         """A completion with the fewest characters."""
         return self._matcher._shortest(self)
 
+    def shortest_length(self) -> int:
+        """Characters of the shortest completion; much cheaper than the completion itself."""
+        return 0 if self.is_complete else min(map(self._matcher._length, self._heads))
+
     def next_ranges(self) -> Ranges:
         """The code points that may come next, as inclusive ranges in no order."""
         return tuple(span for head in self._heads for span in _first(head))

@@ -81,10 +81,16 @@ def seq(*parts: Rule) -> Rule:
     """A sequence without nesting, empty parts, or neighbouring literals."""
     flat: list[Rule] = []
     for part in parts:
-        for piece in part.parts if isinstance(part, Seq) else (part,):
-            if isinstance(piece, Lit) and flat and isinstance(flat[-1], Lit):
-                flat[-1] = Lit(flat[-1].text + piece.text)
-            elif piece != EMPTY:
+        if type(part) is Seq:
+            pieces: tuple[Rule, ...] = part.parts
+        else:
+            pieces = (part,)
+        for piece in pieces:
+            if type(piece) is not Lit:
+                flat.append(piece)
+            elif flat and type(last := flat[-1]) is Lit:
+                flat[-1] = Lit(last.text + piece.text)
+            elif piece.text:
                 flat.append(piece)
     if not flat:
         return EMPTY

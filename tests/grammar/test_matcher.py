@@ -83,6 +83,7 @@ def test_the_shortest_completion_completes_with_the_fewest_characters(rule, behi
     place = matcher(rule, pairs=PAIRS).start.after(behind)
     assert place is not None
     assert place.shortest() == expected
+    assert place.shortest_length() == len(expected)
     assert place.after(expected).is_complete
 
 

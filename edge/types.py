@@ -96,6 +96,18 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class LateCheckNote:
+    """A keyword of a called tool that no grammar holds: checked as the call was written, and when it was whole.
+
+    All other keywords of the schemas were held by the grammar.
+    """
+
+    tool: str
+    pointer: str  # JSON pointer in the tool's schema
+    keyword: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """One finished answer."""
 
@@ -106,6 +118,7 @@ class Reply:
     usage: Usage = field(default_factory=Usage)
     timings: Timings = field(default_factory=Timings)
     malformed_calls: tuple[MalformedCall, ...] = ()
+    late_checks: tuple[LateCheckNote, ...] = ()
 
 
 Event: TypeAlias = (

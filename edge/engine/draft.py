@@ -15,6 +15,7 @@ from edge.types import (
     ContentWasReasoning,
     Event,
     FinishReason,
+    LateCheckNote,
     MalformedCall,
     ReasoningDelta,
     Reply,
@@ -101,6 +102,14 @@ class Draft:
         self._malformed.append(malformed)
         return malformed
 
+    def _late_checks(self) -> tuple[LateCheckNote, ...]:
+        called = dict.fromkeys(call.name for call in self.calls)
+        return tuple(
+            LateCheckNote(name, late.pointer, late.keyword)
+            for name in called
+            for late in self._tools[name].late_checks
+        )
+
     def reply(self, usage: Usage, timings: Timings, *, complete: bool) -> Reply:
         """The finished reply. complete: it ended by itself and not at a limit."""
         reason: FinishReason = "tool_calls" if self.calls else "stop"
@@ -114,4 +123,5 @@ class Draft:
             usage=usage,
             timings=timings,
             malformed_calls=tuple(self._malformed),
+            late_checks=self._late_checks(),
         )

@@ -18,6 +18,7 @@ from edge.types import (
     CallWithdrawn,
     ContentDelta,
     ContentWasReasoning,
+    LateCheckNote,
     ReasoningDelta,
     Reply,
     Tool,
@@ -163,6 +164,7 @@ def test_what_the_grammar_cannot_say_is_refused_while_it_is_written(tiny_engine)
     for seed in range(8):
         reply = ask(tiny_engine, tools=[pick], tool_choice="pick", seed=seed, max_tokens=200)
         assert sorted(reply.tool_calls[0].arguments["a"]) == ["x", "y", "z"]
+        assert reply.late_checks == (LateCheckNote("pick", "/properties/a", "uniqueItems"),)
 
 
 def test_calls_of_one_answer_are_bounded(tiny_engine):

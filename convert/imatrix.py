@@ -94,30 +94,32 @@ def make_imatrix(
     dataset: the calibration's name, stored in the file. n_ctx: tokens a piece; memory grows with it times the
     vocabulary, since logits of all positions are asked for: without them llama.cpp skips most rows of the last layer.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / "sums.npz"
-        request = {
-            "model": str(model),
-            "texts": list(texts),
-            "n_ctx": n_ctx,
-            "n_threads": n_threads,
-            "target": str(target),
-        }
-        try:
-            result = run_native("collect", request, on_progress)
-        except NativeFailure as error:
-            raise ImatrixError(f"{model.name}: {error}") from error
-        with np.load(target) as stored:
-            arrays = {name: stored[name] for name in stored.files}
+    request = {"model": str(model), "texts": list(texts), "n_ctx": n_ctx, "n_threads": n_threads}
+    arrays, n_chunks, n_tokens = _collected(model, request, on_progress)
     partial = out.with_name(f".{out.name}.part")
     try:
-        _write_imatrix(partial, arrays, dataset, int(result["n_chunks"]), n_ctx)
+        _write_imatrix(partial, arrays, dataset, n_chunks, n_ctx)
         partial.replace(out)
     except OSError as error:
         raise ImatrixError(f"{out} cannot be written: {error.strerror}") from error
     finally:
         partial.unlink(missing_ok=True)
-    return ImatrixSummary(out, len(arrays) // 2, int(result["n_chunks"]), int(result["n_tokens"]))
+    return ImatrixSummary(out, len(arrays) // 2, n_chunks, n_tokens)
+
+
+def _collected(
+    model: Path, request: dict[str, object], on_progress: OnProgress
+) -> tuple[dict[str, NDArray[np.float32]], int, int]:
+    """Sums and counts by name, pieces, tokens."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "sums.npz"
+        try:
+            result = run_native("collect", {**request, "target": str(target)}, on_progress)
+        except NativeFailure as error:
+            raise ImatrixError(f"{model.name}: {error}") from error
+        with np.load(target) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    return arrays, int(result["n_chunks"]), int(result["n_tokens"])
 
 
 def _write_imatrix(

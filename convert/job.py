@@ -129,6 +129,8 @@ def prepare(options: ConvertOptions) -> Job:
 def _refuse_before_reading(options: ConvertOptions, name: str, types: tuple[FileType, ...]) -> None:
     if options.verify == "full":
         require_packages(with_adapters=bool(options.adapters))
+    if not name or "/" in name or name.startswith("."):
+        raise OutputError(f"{name!r} cannot begin a file name; give another with --name")
     blind = [file_type.name for file_type in types if file_type.needs_imatrix]
     if blind and not options.imatrix:
         raise QuantizeError(f"{blind[0]} is too coarse without an importance matrix; give one with --imatrix")

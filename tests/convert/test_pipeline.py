@@ -231,3 +231,10 @@ def test_unusual_ends_of_generation_reach_the_file(tmp_path):
     assert metadata["tokenizer.ggml.eos_token_id"] == ids["<|im_end|>"]
     assert metadata["tokenizer.ggml.eot_token_id"] == ids["</think>"]
     assert metadata["tokenizer.ggml.eom_token_id"] == ids["</tool_call>"]
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "..", ""])
+def test_a_name_that_leaves_the_output_folder_is_refused(name, tiny, tmp_path):
+    folder = Path("/") if name == "" else tiny("qwen3-tied")
+    with pytest.raises(OutputError, match="cannot begin a file name"):
+        convert(options(tiny("qwen3-tied"), tmp_path, checkpoint=str(folder), name=name or None))

@@ -59,8 +59,9 @@ def plan_tools(request: ChatRequest) -> ToolPlan:
     check_request(request)
     tools = parse_tools([tool.to_openai() if isinstance(tool, Tool) else tool for tool in request.tools])
     choice = _choice(request.tool_choice)
-    # With the grammar off an unsupported keyword restricts nothing, but the schema must still be one.
-    compiled = tuple(compile_tool(tool) for tool in tools)
+    # A schema that is silent about further properties allows any. A call with arguments that nobody declared is a
+    # mistake all the same, and each free name is a place where a small model loses its way.
+    compiled = tuple(compile_tool(tool, declared_only=True) for tool in tools)
     max_calls = MAX_CALLS if request.parallel_tool_calls else 1
     if choice == "none":
         return ToolPlan(compiled, (), forced=False, max_calls=max_calls)

@@ -59,9 +59,7 @@ def plan_tools(request: ChatRequest) -> ToolPlan:
     check_request(request)
     tools = parse_tools([tool.to_openai() if isinstance(tool, Tool) else tool for tool in request.tools])
     choice = _choice(request.tool_choice)
-    # A schema that is silent about further properties allows any. A call with arguments that nobody declared is a
-    # mistake all the same, and each free name is a place where a small model loses its way.
-    compiled = tuple(compile_tool(tool, declared_only=True) for tool in tools)
+    compiled = tuple(_compile(tool) for tool in tools)
     max_calls = MAX_CALLS if request.parallel_tool_calls else 1
     if choice == "none":
         return ToolPlan(compiled, (), forced=False, max_calls=max_calls)
@@ -76,6 +74,15 @@ def plan_tools(request: ChatRequest) -> ToolPlan:
         names = ", ".join(tool.tool.name for tool in compiled[:20])
         raise RequestError(f"tool_choice is {choice!r}; allowed are auto, none, required, or one of: {names}")
     return ToolPlan(compiled, named, forced=True, max_calls=1)
+
+
+def _compile(tool: Tool) -> CompiledTool:
+    # A schema that is silent about further properties allows any. A call with arguments that nobody declared is a
+    # mistake all the same, and each free name is a place where a small model loses its way.
+    try:
+        return compile_tool(tool, declared_only=True)
+    except UnsupportedSchema:
+        return compile_tool(tool)  # it may ask for more properties than it names
 
 
 def check_request(request: ChatRequest) -> None:

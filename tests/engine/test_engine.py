@@ -167,6 +167,19 @@ def test_what_the_grammar_cannot_say_is_refused_while_it_is_written(tiny_engine)
         assert reply.late_checks == (LateCheckNote("pick", "/properties/a", "uniqueItems"),)
 
 
+def test_arguments_that_nobody_declared_are_not_written(tiny_engine):
+    silent = Tool("silent", {"type": "object", "properties": {"n": {"type": "null"}}})
+    for seed in range(4):
+        reply = ask(tiny_engine, tools=[silent], tool_choice="silent", seed=seed, max_tokens=200)
+        assert reply.tool_calls[0].arguments in ({}, {"n": None})
+
+
+def test_a_schema_that_asks_for_more_than_it_names_can_still_be_called(tiny_engine):
+    more = Tool("more", {"type": "object", "properties": {"n": {"type": "null"}}, "minProperties": 2})
+    reply = ask(tiny_engine, tools=[more], tool_choice="more", temperature=0.0, max_tokens=600)
+    assert all(len(call.arguments) >= 2 for call in reply.tool_calls)
+
+
 def test_calls_of_one_answer_are_bounded(tiny_engine):
     repeat = Tool("go", {"type": "object", "properties": {}, "additionalProperties": False})
     prompt = "<tool_call>" * 30

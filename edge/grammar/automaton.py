@@ -70,6 +70,8 @@ def explored(
             accepting.add(numbers[state])
         row: dict[int, Ranges] = {}
         for ranges, target in follow(state):
+            if not ranges:
+                continue
             if target not in numbers:
                 if len(numbers) >= MAX_STATES:
                     raise TooLarge(f"more than {MAX_STATES} states")
@@ -77,7 +79,7 @@ def explored(
                 waiting.append(target)
             number = numbers[target]
             row[number] = union(row[number], ranges) if number in row else ranges
-        edges.append([(ranges, number) for number, ranges in row.items() if ranges])
+        edges.append([(ranges, number) for number, ranges in row.items()])
     return _reduced(edges, accepting)
 
 

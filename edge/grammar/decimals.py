@@ -59,11 +59,13 @@ class Magnitudes:
 def _with_exponent(low: Decimal, low_open: bool, high: Decimal | None) -> list[Rule]:
     """Texts with an exponent that are inside whatever their digits: tiny ones below 1, large ones from 10 on."""
     options: list[Rule] = []
-    mantissa = seq(NON_ZERO, optional(seq(Lit("."), Repeat(DIGIT, 1, FRACTION_DIGITS))))
+    mantissa = seq(
+        NON_ZERO, optional(seq(Lit("."), Repeat(DIGIT, 1, EXACT_DIGITS - 1)))
+    )  # cannot round up to 10
     exponent = alt((seq(Lit("0"), NON_ZERO), seq(NON_ZERO, Repeat(DIGIT, 0, 1))))
     if low <= 0 and (high is None or high >= 1):
         options.append(seq(mantissa, chars("e", "E"), Lit("-"), exponent))
-    if low <= 10 and high is None:
+    if (low < 10 or (low == 10 and not low_open)) and high is None:
         options.append(seq(mantissa, chars("e", "E"), optional(Lit("+")), exponent))
     return options
 

@@ -187,6 +187,7 @@ TABLE: dict[str, tuple[object, list[object], list[object]]] = {
     "not const of an integer": ({"type": "integer", "minimum": 0, "maximum": 9, "not": {"const": 5}}, [0, 4, 6], [5, 10]),
     "not required": ({"type": "object", "not": {"required": ["a"]}}, [{}, {"b": 1}], [{"a": 1}]),
     "not pattern": ({"type": "string", "not": {"pattern": "^x"}}, ["", "ax"], ["x", "xa"]),
+    "not pattern beside a length": ({"type": "string", "not": {"pattern": "b$"}, "minLength": 1}, ["a", "ba"], ["", "b", "ab"]),
     "not minimum": ({"type": "integer", "not": {"minimum": 3}}, [2, -5], [3, 4]),
     "if then else": (
         {

@@ -49,15 +49,14 @@ class Slot:
 def object_rule(builder: Builder, rule: ObjectRule) -> Rule:
     """The object's text, braces included."""
     names = known_names(rule)
-    if any(not _name_allowed(builder, rule, name) for name in rule.required):
-        return Ref("never")
-    slots = [
-        Slot(_member(builder, name, name_goal(rule, name)), name in rule.required)
+    possible = [
+        name
         for name in names
         if _name_allowed(builder, rule, name) and builder.expander.branches(name_goal(rule, name))
     ]
-    if len(slots) < sum(name in names for name in rule.required):
+    if not set(rule.required) <= set(possible):
         return Ref("never")
+    slots = [Slot(_member(builder, name, name_goal(rule, name)), name in rule.required) for name in possible]
     return _Members(builder, slots, _others(builder, rule, names), rule).rule()
 
 

@@ -233,6 +233,8 @@ def test_a_malformed_schema_is_refused_with_its_place(schema, pointer, keyword):
         ({"type": "object", "properties": {"a": False}, "required": ["a"]}, "/properties/a"),
         ({"type": "object", "properties": {"a": {"type": "integer", "minimum": 1, "maximum": 0}}, "required": ["a"]}, "/properties/a"),
         ({"type": "object", "required": ["a"], "additionalProperties": False}, ""),
+        ({"type": "object", "properties": {"a": True, "b": False}, "required": ["b"]}, "/properties/b"),
+        ({"type": "object", "properties": {"a": True}, "required": ["bb"], "propertyNames": {"maxLength": 1}}, ""),
         ({"type": "object", "required": ["a", "b"], "maxProperties": 1}, ""),
         ({"type": "array", "items": False, "minItems": 1}, ""),
         ({"$ref": "#/$defs/x", "$defs": {"x": {"type": "object", "properties": {"x": {"$ref": "#/$defs/x"}}, "required": ["x"]}}}, ""),

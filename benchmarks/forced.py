@@ -1,10 +1,12 @@
 """What does it save to decode forced text in runs instead of sampling it? And what do many tools cost?
 
-    python -m benchmarks.forced [--model demo] [--repeat 3]
+    python -m benchmarks.forced [--model demo] [--repeat 5]
+    python -m benchmarks.forced --random-4b [--repeat 2]      a Qwen3.5-4B of random Q4_K weights; 2.7 GB of disk
 
-Greedy, one call each, the same questions with forcing on and off in turn. `share` is the part of a call's tokens that
-was not sampled. `many_tools` compares the time per token of a call among 3 tools and among 200: the name is decoded
-against the names, the arguments against one schema, so it should not grow.
+The same calls are written with forcing on and off, in turn: where the model would choose a token, it is sampled as
+always and then replaced by the call's, so that both ways write the same tokens. `share` is the part of them that was
+not sampled. `many_tools` compares the time of one call among 3 tools and among 200: the name is decoded against the
+names, the arguments against one schema, so it should not grow.
 """
 
 from __future__ import annotations
@@ -13,97 +15,154 @@ import argparse
 import json
 import statistics
 import sys
+import tempfile
 from pathlib import Path
 
 from benchmarks.decode import NOTE, TIME, WEATHER
+from benchmarks.random_4b import write_random_4b
 from benchmarks.valid_calls import SHORT
-from edge import ChatRequest, ChatTemplate, ContextOptions, SamplingOptions, Tool
-from edge.chat.template import hermes_template
+from edge import ContextOptions, SamplingOptions, Tool
+from edge.engine.context import Context
 from edge.engine.engine import Engine
+from edge.engine.generation import Generation, GenerationPlan
+from edge.engine.sampling import GrammarCache, SamplerChain
+from edge.grammar import compile_tool
 from edge.models.store import resolve
+from edge.types import Reply
 
-QUESTIONS = [
-    "What is the weather in Paris?",
-    "Is it cold in Oslo today?",
-    "What time is it?",
-    "Save a note called Tea: boil water, wait five minutes. It is important.",
-    "Remind me in a note to buy milk, bread and eggs.",
+CALLS: list[tuple[str, dict[str, object]]] = [
+    ("get_weather", {"city": "Paris"}),
+    ("get_time", {}),
+    (
+        "save_note",
+        {"title": "Tea", "priority": "high", "pinned": True, "body": "Boil water, wait five minutes."},
+    ),
+    (
+        "save_note",
+        {"title": "Shopping", "priority": "low", "tags": ["food"], "pinned": False, "body": "Milk."},
+    ),
 ]
 
 
-def open_engine(path: Path, template: ChatTemplate, args: argparse.Namespace) -> Engine:
-    return Engine(path, chat_template=template, context=ContextOptions(n_ctx=2048, n_threads=args.threads))
+class Scripted(SamplerChain):
+    """Samples like its base and then says what stands at this place of `target`."""
+
+    target: list[int]
+    generation: Generation
+
+    def sample(self, context: Context) -> int:
+        super().sample(context)
+        return self.target[len(self.generation.tokens)]
 
 
-def ask(engine: Engine, question: str, tools: list[Tool], *, force_text: bool) -> dict[str, object]:
-    """One required call: seconds from the prefilled prompt on, and what was written."""
-    request = ChatRequest(
-        messages=[{"role": "user", "content": question}],
-        tools=tools,
-        tool_choice="required",
-        parallel_tool_calls=False,
-        max_tokens=200,
-        sampling=SamplingOptions(temperature=0.0),
-        force_text=force_text,
+def write_call(
+    engine: Engine,
+    grammars: GrammarCache,
+    tools: list[Tool],
+    call: tuple[str, dict[str, object]],
+    *,
+    force: bool,
+) -> tuple[float, float]:
+    """Seconds from the prefilled prompt to the end of the call, and the share of its tokens that was forced."""
+    vocab = engine.model.vocab
+    opener = vocab.tokenize("<tool_call>")
+    text = json.dumps({"name": call[0], "arguments": call[1]})
+    target = opener + vocab.tokenize(f"\n{text}\n</tool_call>", parse_special=False)
+    prompt = vocab.tokenize("<|im_start|>user\nGo.<|im_end|>\n<|im_start|>assistant\n")
+    engine.context.keep_prefix([0, 0])
+    engine.context.clear()
+    engine.context.decode(prompt)  # so that it is kept, and only the call is timed
+    plan = GenerationPlan(
+        prompt=prompt,
+        forced=opener,
+        tools=[compile_tool(tool) for tool in tools],
+        max_tokens=400,
+        max_calls=1,
+        force_text=force,
     )
-    engine.chat(request)  # the second time the prompt is in the cache, and prefilling is not part of it
-    reply = engine.chat(request)
-    assert engine.last_generation is not None
-    return {
-        "seconds": reply.timings.prefill_s + reply.timings.decode_s,
-        "tokens": reply.usage.completion_tokens,
-        "forced": reply.usage.forced_tokens,
-        "text": engine.model.vocab.text(engine.last_generation.tokens),
-    }
+    chain = Scripted(SamplingOptions(temperature=0.0), vocab)
+    chain.target = target
+    chain.generation = generation = Generation(plan, engine.context, chain, grammars)
+    *_, reply = generation.events()
+    chain.close()
+    assert isinstance(reply, Reply)
+    assert generation.tokens == target, "the same tokens, or the comparison is void"
+    seconds = reply.timings.prefill_s + reply.timings.decode_s
+    return seconds, reply.usage.forced_tokens / reply.usage.completion_tokens
 
 
-def forcing(engine: Engine, repeat: int) -> dict[str, object]:
-    tools = [WEATHER, TIME, NOTE]
+def forcing(engine: Engine, grammars: GrammarCache, repeat: int) -> dict[str, object]:
+    """Each call with forcing on and off."""
     rows = []
-    for question in QUESTIONS:
-        on = [ask(engine, question, tools, force_text=True) for _ in range(repeat)]
-        off = [ask(engine, question, tools, force_text=False) for _ in range(repeat)]
-        seconds = [statistics.median(float(str(r["seconds"])) for r in runs) for runs in (on, off)]
+    for call in CALLS:
+        times: dict[bool, list[float]] = {True: [], False: []}
+        share = 0.0
+        for _ in range(repeat):
+            for force in (True, False):
+                seconds, forced_share = write_call(engine, grammars, [WEATHER, TIME, NOTE], call, force=force)
+                times[force].append(seconds)
+                share = max(share, forced_share)
+        on, off = (statistics.median(times[force]) for force in (True, False))
         rows.append(
             {
-                "question": question,
-                "same_text": on[0]["text"] == off[0]["text"],
-                "tokens": on[0]["tokens"],
-                "share": round(int(str(on[0]["forced"])) / int(str(on[0]["tokens"])), 2),
-                "time_on_vs_off": round(seconds[0] / seconds[1], 2),
+                "call": call[0],
+                "share": round(share, 2),
+                "seconds_off": round(off, 3),
+                "on_vs_off": round(on / off, 3),
             }
         )
-    ratios = [float(str(row["time_on_vs_off"])) for row in rows]
-    return {"cases": rows, "median_time_on_vs_off": statistics.median(ratios), "worst": max(ratios)}
+    ratios = [float(str(row["on_vs_off"])) for row in rows]
+    return {
+        "calls": rows,
+        "median_on_vs_off": round(statistics.median(ratios), 3),
+        "worst_on_vs_off": max(ratios),
+    }
 
 
-def many_tools(engine: Engine, repeat: int) -> dict[str, object]:
-    """Time per token of the same call among few and many tools; the short template leaves them out of the prompt."""
-    others = [Tool(f"other_{i}", NOTE.parameters, "") for i in range(197)]
-    few, many = [NOTE, WEATHER, TIME], [NOTE, WEATHER, TIME, *others]
-    per_token: dict[int, list[float]] = {3: [], 200: []}
+def many_tools(engine: Engine, grammars: GrammarCache, repeat: int) -> dict[str, object]:
+    """The same call among few and many tools."""
+    few = [NOTE, WEATHER, TIME]
+    many = few + [Tool(f"other_{i}", NOTE.parameters, "") for i in range(197)]
+    times: dict[int, list[float]] = {3: [], 200: []}
     for _ in range(2 * repeat):
         for tools in (few, many):
-            run = ask(engine, QUESTIONS[3], tools, force_text=False)
-            per_token[len(tools)].append(float(str(run["seconds"])) / int(str(run["tokens"])))
-    medians = {n: statistics.median(times) for n, times in per_token.items()}
+            times[len(tools)].append(write_call(engine, grammars, tools, CALLS[2], force=False)[0])
+    medians = {n: statistics.median(values) for n, values in times.items()}
     return {
-        "ms_per_token": {n: round(1000 * t, 3) for n, t in medians.items()},
-        "ratio": round(medians[200] / medians[3], 3),
+        "seconds": {n: round(value, 3) for n, value in medians.items()},
+        "ratio_200_vs_3": round(medians[200] / medians[3], 3),
     }
+
+
+def measure(path: Path, args: argparse.Namespace) -> dict[str, object]:
+    options = ContextOptions(n_ctx=1024, n_threads=args.threads)
+    with Engine(path, chat_template=SHORT, context=options) as engine:
+        grammars = GrammarCache(engine.model.vocab)
+        _ = grammars.tree
+        write_call(engine, grammars, [TIME], CALLS[1], force=True)  # everything is loaded and warm now
+        result = {
+            "model": engine.facts["name"],
+            "n_threads": engine.context.plan.n_threads,
+            "forcing": forcing(engine, grammars, args.repeat),
+            "many_tools": many_tools(engine, grammars, args.repeat),
+        }
+        grammars.close()
+    return result
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="demo")
-    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--random-4b", action="store_true")
+    parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--threads", type=int)
     args = parser.parse_args()
     path = resolve(args.model, lambda line: print(line, file=sys.stderr)).path
-    with open_engine(path, hermes_template(), args) as engine:
-        result: dict[str, object] = {"model": engine.facts["name"], "forcing": forcing(engine, args.repeat)}
-    with open_engine(path, SHORT, args) as engine:
-        result["many_tools"] = many_tools(engine, args.repeat)
+    if args.random_4b:
+        with tempfile.TemporaryDirectory() as folder:
+            result = measure(write_random_4b(Path(folder) / "random-4b.gguf", vocabulary_of=path), args)
+    else:
+        result = measure(path, args)
     print(json.dumps(result, indent=2))
     return 0
 

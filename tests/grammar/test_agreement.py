@@ -206,7 +206,12 @@ def _arrays(below):
 _BOUNDS = {"minimum": NUMBERS, "maximum": NUMBERS, "exclusiveMinimum": NUMBERS, "exclusiveMaximum": NUMBERS}
 LEAVES = st.one_of(
     st.booleans(),
-    _typed("string", _optional(minLength=COUNTS, maxLength=COUNTS, pattern=PATTERNS)),
+    _typed(
+        "string",
+        _optional(
+            minLength=COUNTS, maxLength=COUNTS, pattern=PATTERNS, format=st.sampled_from(sorted(FORMATS))
+        ),
+    ),
     _typed("integer", _optional(**_BOUNDS, multipleOf=st.integers(1, 12))),
     _typed("number", _optional(**_BOUNDS)),
     st.builds(lambda values: {"enum": values}, st.lists(VALUES, min_size=1, max_size=4)),

@@ -1,7 +1,7 @@
 """A model of the Qwen3.5-4B configuration with random Q4_K weights, for timing only. 2.4 GB, a minute to write.
 
 Its vocabulary is that of another GGUF file, so that text is tokenized as a real tokenizer would, filled up with unused
-tokens to the 248,320 that the real model has. Nothing it says makes sense; a step costs what one of the real model costs.
+tokens to the 248,320 that the real model has. It talks nonsense; a step costs what one of the real model costs.
 """
 
 from __future__ import annotations

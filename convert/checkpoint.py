@@ -12,7 +12,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -80,7 +80,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         raise CheckpointError(f"{folder} is not a folder")
     config = read_json(folder / "config.json")
     if config.get("quantization_config"):
-        method = config["quantization_config"].get("quant_method", "unknown")
+        settings = config["quantization_config"]
+        method = settings.get("quant_method", "unknown") if isinstance(settings, dict) else settings
         raise UnsupportedModel(
             f"{folder} is quantized already ({method}); convert the unquantized checkpoint"
         )
@@ -172,12 +173,13 @@ def read_safetensors_header(path: Path) -> dict[str, StoredTensor]:
 
 def _stored(path: Path, name: str, entry: Mapping[str, Any], data_start: int, file_size: int) -> StoredTensor:
     try:
-        kind, shape, (start, stop) = entry["dtype"], tuple(map(int, entry["shape"])), entry["data_offsets"]
+        kind, shape = str(entry["dtype"]), tuple(map(int, entry["shape"]))
+        start, stop = map(int, entry["data_offsets"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} has a damaged entry for tensor {name}") from error
     if kind not in STORAGE:
         raise UnsupportedModel(f"tensor {name} is stored as {kind}; F32, F16 and BF16 are supported")
-    tensor = StoredTensor(name, cast(FloatType, kind), shape, path, data_start + start)
-    if tensor.n_bytes != stop - start or data_start + stop > file_size:
+    tensor = StoredTensor(name, kind, shape, path, data_start + start)
+    if min(start, *shape, 0) < 0 or tensor.n_bytes != stop - start or data_start + stop > file_size:
         raise CheckpointError(f"{path} is truncated or damaged at tensor {name}")
     return tensor

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convert.checkpoint import StoredTensor, read_json, read_safetensors_header
+from convert.checkpoint import StoredTensor, one_line, read_json, read_safetensors_header
 from convert.errors import AdapterError, CheckpointError
 from convert.floats import Array, FloatType, to_float32
 
@@ -152,7 +152,10 @@ def open_adapter(folder: Path) -> Adapter:
     except CheckpointError as error:
         raise AdapterError(f"{folder} is not a PEFT adapter: {error}") from error
     _check_config(folder, config)
-    pairs, replacements = _sort_tensors(folder, config, tensors)
+    try:
+        pairs, replacements = _sort_tensors(folder, config, tensors)
+    except (TypeError, ValueError, ArithmeticError, AttributeError, re.error) as error:
+        raise AdapterError(f"{folder}: its configuration makes no sense: {one_line(error)}") from error
     with weights.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Adapter(

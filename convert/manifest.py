@@ -22,6 +22,8 @@ class Output:
     path: Path
     size_bytes: int
     sha256: str
+    recipe: str
+    imatrix_sha256: str | None
     tensor_types: dict[str, int]
     fallbacks: tuple[str, ...]
     checks: tuple[Check, ...]

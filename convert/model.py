@@ -9,8 +9,8 @@ from typing import TypeVar
 import numpy as np
 
 from convert.architectures import Architecture, ModelConfig, architecture_of
-from convert.checkpoint import Checkpoint, StoredTensor
-from convert.errors import AdapterError, CheckpointError
+from convert.checkpoint import Checkpoint, StoredTensor, one_line
+from convert.errors import AdapterError, CheckpointError, UnsupportedModel
 from convert.lora import Adapter, LowRank, WeightSource, row_reader
 from convert.plan import Field, TensorPlan, copied
 
@@ -40,12 +40,9 @@ def plan_model(checkpoint: Checkpoint, adapters: Sequence[Adapter] = ()) -> Mode
 
     Raises UnsupportedModel, CheckpointError (tensors missing, unexpected or of the wrong shape) or AdapterError.
     """
-    config = ModelConfig.from_json(checkpoint.config)
-    architecture = architecture_of(config)
-    notes = architecture.check(config)
+    config, architecture, notes, fields, plans = _read_config(checkpoint)
     stored, dropped = _kept_tensors(architecture, checkpoint)
     notes += dropped
-    plans = architecture.tensors(config)
     sources = {name: WeightSource(tensor) for name, tensor in stored.items()}
     _check_shapes([*plans, _head_plan(config)], sources)
     notes += _join_head(config, sources)
@@ -56,11 +53,24 @@ def plan_model(checkpoint: Checkpoint, adapters: Sequence[Adapter] = ()) -> Mode
     return ModelPlan(
         architecture=architecture,
         config=config,
-        fields=tuple(architecture.fields(config)),
+        fields=tuple(fields),
         tensors=tuple(plans),
         sources=sources,
         notes=(*notes, *(note for adapter in adapters for note in adapter.notes)),
     )
+
+
+def _read_config(
+    checkpoint: Checkpoint,
+) -> tuple[ModelConfig, Architecture, list[str], list[Field], list[TensorPlan]]:
+    """All that follows from config.json alone. A value of a wrong kind anywhere in it is UnsupportedModel."""
+    try:
+        config = ModelConfig.from_json(checkpoint.config)
+        architecture = architecture_of(config)
+        notes = architecture.check(config)
+        return config, architecture, notes, architecture.fields(config), architecture.tensors(config)
+    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
+        raise UnsupportedModel(f"config.json holds a value that makes no sense: {one_line(error)}") from error
 
 
 def _kept_tensors(

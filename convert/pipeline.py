@@ -28,6 +28,7 @@ from convert.job import ConvertOptions, Job, made_types, prepare
 from convert.manifest import Output, file_sha256, write_manifest
 from convert.plan import Field
 from convert.probes import PROBE_TEXTS
+from convert.provenance import PREFIX
 from convert.reference import distance, file_logits, probe_prompts, transformers_logits
 from convert.verify import fallbacks, type_counts, verify_float, verify_quantized
 from convert.weights import written_blocks
@@ -113,6 +114,8 @@ def _make(job: Job, file_type: FileType, on_progress: OnProgress) -> Output:
         path=job.target(file_type),
         size_bytes=path.stat().st_size,
         sha256=file_sha256(path),
+        recipe=str(file.metadata[f"{PREFIX}.quantization.recipe"]),
+        imatrix_sha256=job.imatrix.sha256 if job.imatrix and not file_type.float_type else None,
         tensor_types=type_counts(file),
         fallbacks=() if file_type.float_type else fallbacks(file, read_gguf(job.source()), file_type.name),
         checks=checks,

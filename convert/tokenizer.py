@@ -198,7 +198,7 @@ def _special_and_ends(
     special = _special_ids(settings, {token: id_ for id_, token in by_id.items()})
     declared = _optional_json(folder / "generation_config.json").get("eos_token_id")
     listed = declared if isinstance(declared, list) else [declared]
-    ends = [id_ for id_ in listed if isinstance(id_, int)]
+    ends = [id_ for id_ in listed if isinstance(id_, int) and id_ in by_id]
     if "eos" not in special:
         if not ends:
             raise TokenizerError(f"{folder} names no token that ends generation")
@@ -222,7 +222,7 @@ def read_chat_template(folder: Path, override: Path | None = None) -> str | None
     nested = _optional_json(folder / "chat_template.json").get("chat_template")
     found = _optional_json(folder / "tokenizer_config.json").get("chat_template", nested)
     if isinstance(found, list):
-        named = {entry.get("name"): entry.get("template") for entry in found}
+        named = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, Mapping)}
         found = named.get("tool_use") or named.get("default")
     return found if isinstance(found, str) else None
 

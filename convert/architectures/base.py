@@ -27,11 +27,12 @@ class ModelConfig:
             values["tie_word_embeddings"] = config["tie_word_embeddings"]
         return cls(architecture=str(names[0]) if names else "", values=values)
 
-    def integer(self, key: str, default: int | None = None) -> int:
+    def integer(self, key: str, default: int | None = None, *, limit: int = 2**20) -> int:
+        """A whole number up to `limit`; anything else is refused, so that no plan grows without bound."""
         value = self.values.get(key)
         value = default if value is None else value
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise UnsupportedModel(f"config.json: {key} is {value!r}, a whole number is needed")
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= limit:
+            raise UnsupportedModel(f"config.json: {key} is {value!r}, a whole number up to {limit} is needed")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
@@ -43,7 +44,7 @@ class ModelConfig:
 
     @property
     def n_layers(self) -> int:
-        return self.integer("num_hidden_layers")
+        return self.integer("num_hidden_layers", limit=4096)
 
     @property
     def n_embd(self) -> int:
@@ -67,7 +68,7 @@ class ModelConfig:
 
     @property
     def n_vocab(self) -> int:
-        return self.integer("vocab_size")
+        return self.integer("vocab_size", limit=2**24)
 
     @property
     def rope(self) -> dict[str, Any]:
@@ -107,7 +108,7 @@ def decoder_fields(arch: str, config: ModelConfig) -> list[Field]:
     theta = config.rope.get("rope_theta", 10000.0)
     return [
         Field(f"{arch}.block_count", "u32", config.n_layers),
-        Field(f"{arch}.context_length", "u32", config.integer("max_position_embeddings")),
+        Field(f"{arch}.context_length", "u32", config.integer("max_position_embeddings", limit=2**31 - 1)),
         Field(f"{arch}.embedding_length", "u32", config.n_embd),
         Field(f"{arch}.feed_forward_length", "u32", config.n_ff),
         Field(f"{arch}.attention.head_count", "u32", config.n_head),

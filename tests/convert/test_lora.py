@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -205,3 +206,22 @@ def test_lora_on_every_kind_of_module_is_found(tiny, tmp_path):
     assert {name for name, source in plan.sources.items() if source.is_merged} == {
         f"{name}.weight" for name in modules
     }
+
+
+@pytest.mark.parametrize("key", ["r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora"])
+def test_any_setting_may_be_nonsense_and_is_at_most_one_line(key, tmp_path):
+    adapter = write_adapter(tmp_path / "a", {QUERY: SHAPE})
+    path = adapter / "adapter_config.json"
+    config = json.loads(path.read_text())
+    for value in (None, "x", -1, 0, 1.5, [], [1], {"(": 1}, {"q_proj": "x"}):
+        path.write_text(json.dumps({**config, key: value}))
+        assert "\n" not in outcome(adapter)
+
+
+def outcome(adapter: Path) -> str:
+    """The refusal, or nothing where the adapter opens; any other exception fails the test."""
+    try:
+        open_adapter(adapter)
+    except AdapterError as error:
+        return str(error)
+    return ""

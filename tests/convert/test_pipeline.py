@@ -52,6 +52,8 @@ def test_the_manifest_names_each_file_with_its_digest_and_size(three_files):
         content = (out / entry["path"]).read_bytes()
         assert entry["sha256"] == hashlib.sha256(content).hexdigest()
         assert entry["size_bytes"] == len(content)
+        assert entry["recipe"].startswith(f"{entry['type']} ")
+        assert entry["imatrix_sha256"] is None
 
 
 def test_every_check_is_done_for_every_file(three_files):

@@ -133,7 +133,7 @@ def test_a_missing_tensor_an_unexpected_one_and_a_wrong_shape_are_named(tmp_path
             "llama3 rope lacks low_freq_factor",
         ),
         (QWEN3, {"num_key_value_heads": 3}, "4 heads do not divide into 3 key/value heads"),
-        (QWEN3, {"num_hidden_layers": "three"}, "num_hidden_layers is 'three', a whole number is needed"),
+        (QWEN3, {"num_hidden_layers": "three"}, "num_hidden_layers is 'three', a whole number up to 4096 is"),
         (
             QWEN3,
             {"tie_word_embeddings": False},
@@ -262,3 +262,49 @@ def test_the_outer_configuration_of_a_vision_checkpoint_says_whether_the_head_is
     folder = write_tiny(tmp_path / "model", tiny)
     (folder / "config.json").write_text(json.dumps(config))
     assert plan_of(folder).tensors[-1].name == "output_norm.weight"
+
+
+NONSENSE = (None, "x", -1, 0, 1.5, [], {}, [None], True, 10**30)
+
+
+@pytest.mark.parametrize("tiny", [QWEN35, LLAMA], ids=["qwen35", "llama"])
+def test_any_value_of_config_json_may_be_nonsense_and_is_at_most_one_line(tiny, tmp_path):
+    folder = write_tiny(tmp_path / "model", tiny)
+    more = (
+        "rope_scaling",
+        "rope_parameters",
+        "layer_types",
+        "head_dim",
+        "text_config",
+        "quantization_config",
+    )
+    for key in (*tiny.config, *more):
+        for value in NONSENSE:
+            (folder / "config.json").write_text(json.dumps({**tiny.config, key: value}))
+            assert "\n" not in outcome(folder)
+
+
+def outcome(folder) -> str:
+    """The refusal, or nothing where a plan can be made; any other exception fails the test."""
+    try:
+        plan_of(folder)
+    except ConvertError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("key", ["data_offsets", "shape", "dtype"])
+def test_any_entry_of_a_weight_file_may_be_nonsense_and_is_at_most_one_line(key, tmp_path):
+    tensors = {"x": ("F32", (4,), bytes(16))}
+    for value in (*NONSENSE, [-16, 0], [0, 10**12], [16, 0], [-4, -4]):
+        save(tmp_path / "model.safetensors", tensors)
+        content = (tmp_path / "model.safetensors").read_bytes()
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + length])
+        header["x"][key] = value
+        text = json.dumps(header).encode()
+        (tmp_path / "model.safetensors").write_bytes(
+            len(text).to_bytes(8, "little") + text + content[8 + length :]
+        )
+        (tmp_path / "config.json").write_text("{}")
+        assert refusal(tmp_path)

@@ -148,7 +148,8 @@ def measure(path: Path, args: argparse.Namespace) -> dict[str, object]:
             sampled = generation.tokens[len(generation.plan.forced) :]
             replay = Replay(sampling, vocab)
             replay.script = iter(sampled)
-            again, seconds = generate(engine, replay, grammars, grammar=False, n=args.tokens)
+            n_tokens = len(generation.tokens)  # a call that runs out of budget is given up early
+            again, seconds = generate(engine, replay, grammars, grammar=False, n=n_tokens)
             free.append(seconds)
             replay.close()
             assert again.tokens == generation.tokens, "the same tokens, or the comparison is void"

@@ -106,10 +106,13 @@ class CallConstraint:
             accepted.append(token)
         return accepted
 
-    def n_needed(self) -> int:
-        """Tokens that the shortest end of this call takes; 0 while it is not known whose call it is."""
+    def can_end_within(self, n_tokens: int) -> bool:
+        """Whether the shortest end of this call fits; taken to fit while it is not known whose call it is."""
         place = self._follow()
-        return len(self._vocab.tokenize(place.shortest(), parse_special=False)) if place else 0
+        # No more tokens than characters: the shortest text is ASCII but for names. Asked at every token near the end.
+        if place is None or place.shortest_length() <= n_tokens:
+            return True
+        return len(self._vocab.tokenize(place.shortest(), parse_special=False)) <= n_tokens
 
     def close(self) -> None:
         """Frees the grammar."""

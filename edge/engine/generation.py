@@ -132,7 +132,11 @@ class Generation:
     def _is_out_of_reach(self) -> bool:
         """Whether the open call can no longer be finished; what it would still say is then not worth its time."""
         n_left = self._n_left()
-        return self._constraint is not None and n_left < _NEARLY_OUT and self._constraint.n_needed() > n_left
+        return (
+            self._constraint is not None
+            and n_left < _NEARLY_OUT
+            and not self._constraint.can_end_within(n_left)
+        )
 
     def _write_forced(self) -> Iterator[Event]:
         if self.plan.forced:

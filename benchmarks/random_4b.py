@@ -12,7 +12,7 @@ import gguf
 import numpy as np
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
-from tests.tiny_gguf import TinyShape, metadata
+from tests.tiny_gguf import TinyShape, add_key, metadata
 
 SHAPE = TinyShape(
     architecture="qwen35",
@@ -39,7 +39,7 @@ def write_random_4b(path: Path, *, vocabulary_of: Path) -> Path:
     keys |= {k: v for k, v in metadata_of_shape().items() if "tokenizer" not in k}
     keys |= vocabulary(vocabulary_of) | {"qwen35.rope.dimension_sections": [11, 11, 10, 0]}
     for key, value in keys.items():
-        _add(writer, key, value)
+        add_key(writer, key, value)
     rng = np.random.default_rng(0)
     for name, shape in tensor_shapes():
         if len(shape) == 1 or "conv1d" in name:
@@ -129,16 +129,3 @@ def q4_k_blocks(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     blocks[:, 0:2] = np.frombuffer(scale.tobytes(), np.uint8)  # d
     blocks[:, 2:4] = np.frombuffer(np.float16(float(scale) * 7.5).tobytes(), np.uint8)  # dmin
     return blocks.reshape(rows, per_row * n_bytes)
-
-
-def _add(writer: gguf.GGUFWriter, key: str, value: object) -> None:
-    if isinstance(value, bool):
-        writer.add_bool(key, value)
-    elif isinstance(value, int):
-        writer.add_uint32(key, value)
-    elif isinstance(value, float):
-        writer.add_float32(key, value)
-    elif isinstance(value, list):
-        writer.add_array(key, value)
-    else:
-        writer.add_string(key, str(value))

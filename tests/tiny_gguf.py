@@ -144,6 +144,20 @@ def metadata(shape: TinyShape, seed: int) -> dict[str, object]:
     return keys
 
 
+def add_key(writer: object, key: str, value: object) -> None:
+    """Adds a key to a GGUFWriter by the type of its value."""
+    if isinstance(value, bool):
+        writer.add_bool(key, value)
+    elif isinstance(value, int):
+        writer.add_uint32(key, value)
+    elif isinstance(value, float):
+        writer.add_float32(key, value)
+    elif isinstance(value, list):
+        writer.add_array(key, value)
+    else:
+        writer.add_string(key, str(value))
+
+
 def write_gguf(
     path: Path,
     shape: TinyShape = TinyShape(),
@@ -159,18 +173,8 @@ def write_gguf(
 
     writer = gguf.GGUFWriter(path, architecture or shape.architecture)
     for key, value in (metadata(shape, seed) | (change or {})).items():
-        if key in drop:
-            continue
-        if isinstance(value, bool):
-            writer.add_bool(key, value)
-        elif isinstance(value, int):
-            writer.add_uint32(key, value)
-        elif isinstance(value, float):
-            writer.add_float32(key, value)
-        elif isinstance(value, list):
-            writer.add_array(key, value)
-        else:
-            writer.add_string(key, str(value))
+        if key not in drop:
+            add_key(writer, key, value)
     for name, array in tensors(shape, seed).items():
         if name not in drop:
             writer.add_tensor(name, array.astype(np.float16) if name in as_f16 else array)

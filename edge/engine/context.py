@@ -25,6 +25,7 @@ class ContextOptions:
 
     n_ctx: int | None = None
     n_batch: int = 512
+    n_ubatch: int | None = None  # tokens computed at once; None: n_batch. Drives the compute buffer
     n_threads: int | None = None
     flash_attn: bool = True
     kv_type: str = "f16"
@@ -36,6 +37,7 @@ class ContextPlan:
 
     n_ctx: int
     n_batch: int
+    n_ubatch: int
     n_threads: int
     flash_attn: bool
     kv_type: str
@@ -49,6 +51,9 @@ def resolve(options: ContextOptions, header: GgufHeader) -> ContextPlan:
         raise ContextError(f"kv_type is {options.kv_type!r}; allowed are {', '.join(KV_TYPES)}")
     if not 1 <= options.n_batch <= 8192:
         raise ContextError(f"n_batch is {options.n_batch}; allowed is 1 to 8192")
+    n_ubatch = options.n_batch if options.n_ubatch is None else options.n_ubatch
+    if not 1 <= n_ubatch <= options.n_batch:
+        raise ContextError(f"n_ubatch is {n_ubatch}; allowed is 1 to n_batch, {options.n_batch}")
     n_ctx_train = header.number("context_length") or DEFAULT_N_CTX
     n_ctx, why_n_ctx = _resolve_n_ctx(options.n_ctx, n_ctx_train)
     n_threads, why_threads = _resolve_threads(options.n_threads)
@@ -57,6 +62,7 @@ def resolve(options: ContextOptions, header: GgufHeader) -> ContextPlan:
     return ContextPlan(
         n_ctx=n_ctx,
         n_batch=min(options.n_batch, n_ctx),
+        n_ubatch=min(n_ubatch, n_ctx),
         n_threads=n_threads,
         # A quantized V cache exists only under flash attention.
         flash_attn=options.flash_attn or options.kv_type == "q8_0",
@@ -232,7 +238,7 @@ def _create(model: Model, plan: ContextPlan) -> Any:  # noqa: ANN401 - ctypes po
     lib = llama()
     params = lib.llama_context_default_params()
     params.n_ctx = plan.n_ctx
-    params.n_batch = params.n_ubatch = plan.n_batch
+    params.n_batch, params.n_ubatch = plan.n_batch, plan.n_ubatch
     params.n_seq_max = 1
     params.n_threads = params.n_threads_batch = plan.n_threads
     params.flash_attn_type = (

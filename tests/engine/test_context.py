@@ -3,7 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edge.engine.context import Context, ContextOptions, resolve
 from edge.engine.sampling import SamplerChain, SamplingOptions
+from edge.errors import ContextError
 
 pytestmark = pytest.mark.model
 
@@ -48,3 +50,24 @@ def test_a_text_decoded_in_pieces_has_the_logits_of_the_whole(tiny_engine, logit
     for token in tokens:
         context.decode([token])
     assert np.abs(logits() - whole).max() < 2e-2
+
+
+@pytest.mark.parametrize("n_ubatch", [0, 33, -1])
+def test_a_step_larger_than_a_batch_is_refused(tiny_engine, n_ubatch):
+    with pytest.raises(ContextError, match=f"n_ubatch is {n_ubatch}; allowed is 1 to n_batch, 32"):
+        resolve(ContextOptions(n_batch=32, n_ubatch=n_ubatch), tiny_engine.model.header)
+
+
+def test_a_smaller_step_gives_the_same_logits(tiny_engine, logits):
+    tokens = [*range(1, 40)]
+    tiny_engine.context.clear()
+    tiny_engine.context.decode(tokens)
+    whole = logits()
+    small = Context(tiny_engine.model, ContextOptions(n_ctx=64, n_batch=32, n_ubatch=8, n_threads=1))
+    try:
+        small.decode(tokens)
+        chain = SamplerChain(SamplingOptions(), tiny_engine.model.vocab)
+        assert np.abs(np.array(chain.logits(small)) - whole).max() < 2e-2
+        chain.close()
+    finally:
+        small.close()

@@ -20,6 +20,8 @@ class ChatRequest:
     """One answer to one conversation.
 
     tools: `Tool` values or OpenAI-style dicts.
+    revealed_tools: may be called too, but the template is not given them: the caller has described them in a message,
+        so that a tool that turns up later leaves the prompt's beginning as it was.
     tool_choice: auto, none, required, or the name of a tool (OpenAI's object form too).
     parallel_tool_calls: several calls in one answer, up to MAX_CALLS; otherwise it ends behind the first.
     max_tokens: completion tokens at most; a call that does not fit is withdrawn, not cut.
@@ -32,6 +34,7 @@ class ChatRequest:
 
     messages: Sequence[Message]
     tools: Sequence[Tool | Mapping[str, object]] = ()
+    revealed_tools: Sequence[Tool | Mapping[str, object]] = ()
     tool_choice: str | Mapping[str, object] = "auto"
     max_tokens: int = DEFAULT_MAX_TOKENS
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
@@ -46,7 +49,7 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class ToolPlan:
-    """The tools of a request, compiled. offered: shown in the prompt. callable: may be called."""
+    """The tools of a request, compiled. offered: the template shows them. callable: may be called."""
 
     offered: tuple[CompiledTool, ...]
     callable: tuple[CompiledTool, ...]
@@ -57,23 +60,25 @@ class ToolPlan:
 def plan_tools(request: ChatRequest) -> ToolPlan:
     """Raises ToolsError, UnsupportedSchema or RequestError for tools or a choice that cannot be honoured."""
     check_request(request)
-    tools = parse_tools([tool.to_openai() if isinstance(tool, Tool) else tool for tool in request.tools])
+    given = [*request.tools, *request.revealed_tools]
+    tools = parse_tools([tool.to_openai() if isinstance(tool, Tool) else tool for tool in given])
     choice = _choice(request.tool_choice)
     compiled = tuple(_compile(tool) for tool in tools)
+    offered = compiled[: len(request.tools)]
     max_calls = MAX_CALLS if request.parallel_tool_calls else 1
     if choice == "none":
-        return ToolPlan(compiled, (), forced=False, max_calls=max_calls)
+        return ToolPlan(offered, (), forced=False, max_calls=max_calls)
     if choice == "auto":
-        return ToolPlan(compiled, compiled, forced=False, max_calls=max_calls)
+        return ToolPlan(offered, compiled, forced=False, max_calls=max_calls)
     if not compiled:
         raise RequestError(f"tool_choice is {choice!r}, but no tools are given")
     if choice == "required":
-        return ToolPlan(compiled, compiled, forced=True, max_calls=max_calls)
+        return ToolPlan(offered, compiled, forced=True, max_calls=max_calls)
     named = tuple(tool for tool in compiled if tool.tool.name == choice)
     if not named:
         names = ", ".join(tool.tool.name for tool in compiled[:20])
         raise RequestError(f"tool_choice is {choice!r}; allowed are auto, none, required, or one of: {names}")
-    return ToolPlan(compiled, named, forced=True, max_calls=1)
+    return ToolPlan(offered, named, forced=True, max_calls=1)
 
 
 def _compile(tool: Tool) -> CompiledTool:
@@ -119,7 +124,7 @@ def text_grammar(request: ChatRequest) -> str | None:
         return None
     if len(chosen) > 1:
         raise RequestError("response_format and gbnf are both given; one of them decides what the answer is")
-    if request.tools and request.tool_choice != "none":
+    if (request.tools or request.revealed_tools) and request.tool_choice != "none":
         raise RequestError(f"{chosen[0]} and tools are both given; set tool_choice to none, or leave one out")
     if request.gbnf is not None:
         return _checked_gbnf(request.gbnf)

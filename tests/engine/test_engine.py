@@ -94,6 +94,18 @@ def test_an_answer_that_was_required_to_call_holds_nothing_but_calls(tiny_engine
         assert reply.finish_reason == "tool_calls"
 
 
+def test_a_revealed_tool_can_be_called_and_is_not_in_the_prompt(tiny_engine):
+    shown = ask(tiny_engine, tools=[GET], tool_choice="none", max_tokens=1)
+    reply = ask(tiny_engine, tools=[GET], revealed_tools=[PING], tool_choice="ping")
+    assert [call.name for call in reply.tool_calls] == ["ping"]
+    assert reply.usage.prompt_tokens == shown.usage.prompt_tokens
+
+
+def test_a_revealed_tool_has_a_name_of_its_own(tiny_engine):
+    with pytest.raises(ToolsError, match="names must differ"):
+        ask(tiny_engine, tools=[PING], revealed_tools=[PING])
+
+
 def test_openai_s_object_form_of_tool_choice_is_the_name(tiny_engine):
     choice = {"type": "function", "function": {"name": "ping"}}
     assert ask(tiny_engine, tools=[WEATHER, PING], tool_choice=choice).tool_calls[0].name == "ping"

@@ -9,6 +9,10 @@
     ├── TemplateError         a chat template that does not render
     ├── RequestError          an option outside its range
     ├── CatalogueError        a model name that nobody knows, or a file that cannot be fetched
+    ├── QueueFull             more requests wait than may
+    ├── EngineClosed          the engine takes no more requests
+    ├── RequestCancelled      the answer was given up before its end
+    │   └── DeadlineExceeded  it took longer than its deadline
     └── EngineError           llama.cpp refused a step that should have worked
 
 The message is one line: what was found, what is allowed, what to do. Facts are attributes.
@@ -66,6 +70,32 @@ class RequestError(EdgeError):
 
 class CatalogueError(EdgeError):
     """The model reference is unknown, or its file cannot be had."""
+
+
+class QueueFull(EdgeError):
+    """As many requests wait as may; try again after `retry_after_s`."""
+
+    def __init__(self, n_queued: int, max_queue: int, retry_after_s: int) -> None:
+        super().__init__(
+            f"{n_queued} requests are waiting, max_queue is {max_queue}; try again in {retry_after_s} s"
+        )
+        self.n_queued, self.max_queue, self.retry_after_s = n_queued, max_queue, retry_after_s
+
+
+class EngineClosed(EdgeError):
+    """The engine is closing, or closed, and takes no more requests."""
+
+
+class RequestCancelled(EdgeError):
+    """The answer was given up before its end, because the caller or a closing engine asked for it."""
+
+
+class DeadlineExceeded(RequestCancelled):
+    """The answer was given up because it took longer than its deadline."""
+
+    def __init__(self, deadline_s: float) -> None:
+        super().__init__(f"the answer was not finished within its deadline of {deadline_s:g} s")
+        self.deadline_s = deadline_s
 
 
 class EngineError(EdgeError):

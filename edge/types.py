@@ -47,10 +47,38 @@ class MalformedCall:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A sampled token with its log probability, before temperature and grammar.
+
+    data: the token's bytes, which may be a part of a character. top: the likeliest tokens at this place, likeliest
+    first, with an empty `top` of their own; empty unless asked for.
+    """
+
+    token_id: int
+    data: bytes
+    logprob: float
+    top: tuple[TokenLogprob, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The token as text; bytes that are no character become U+FFFD."""
+        return self.data.decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillProgress:
+    """So many of the prompt's tokens are in the model's state; comes after each piece that was decoded."""
+
+    n_done: int
+    n_prompt: int
+
+
+@dataclass(frozen=True, slots=True)
 class ContentDelta:
-    """A piece of the answer's text."""
+    """A piece of the answer's text. logprobs: of the tokens since the last piece, where they were asked for."""
 
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +147,12 @@ class Reply:
     timings: Timings = field(default_factory=Timings)
     malformed_calls: tuple[MalformedCall, ...] = ()
     late_checks: tuple[LateCheckNote, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()  # of the content's tokens, where they were asked for
 
 
 Event: TypeAlias = (
-    ContentDelta
+    PrefillProgress
+    | ContentDelta
     | ReasoningDelta
     | ContentWasReasoning
     | CallOpened

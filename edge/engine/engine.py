@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,19 @@ from edge.engine.constraint import n_shortest_call
 from edge.engine.context import Context, ContextOptions
 from edge.engine.generation import CLOSE_THINKING, Generation, GenerationPlan, with_load_time
 from edge.engine.model import Model, ModelOptions, model_facts
-from edge.engine.request import ChatRequest, ToolPlan, plan_tools, text_grammar
+from edge.engine.request import (
+    ChatRequest,
+    CompletionRequest,
+    check_completion,
+    check_gbnf,
+    check_token_ids,
+    completion_grammar,
+    plan_tools,
+    text_grammar,
+)
+from edge.engine.running import EventStream, OnEvent, Running
 from edge.engine.sampling import GrammarCache, SamplerChain
+from edge.engine.scheduler import EngineStats, Job, Scheduler
 from edge.errors import ContextOverflow, EngineError, RequestError, TemplateError
 from edge.grammar import CompiledTool
 from edge.types import Event, Reply
@@ -24,12 +35,13 @@ DEFAULT_TEMPERATURE = 0.1  # what the smol-tools models were evaluated with
 
 
 class Engine:
-    """A model with one context. Not for several threads at once.
+    """A model with one context, which a thread of its own decodes with. For any number of threads.
 
     path: a .gguf file.
     chat_template: replaces the file's own. Without one, the file's is used if it writes calls in the Hermes form;
         otherwise the built-in Hermes template, where the vocabulary is ChatML's.
     temperature: what requests get that name none.
+    n_parallel: how many answers are made at once. max_queue: how many requests may wait for that.
     """
 
     def __init__(
@@ -40,6 +52,8 @@ class Engine:
         temperature: float = DEFAULT_TEMPERATURE,
         model: ModelOptions | None = None,
         context: ContextOptions | None = None,
+        n_parallel: int = 1,
+        max_queue: int = 64,
     ) -> None:
         started = time.perf_counter()
         self.temperature = temperature
@@ -51,43 +65,71 @@ class Engine:
             self.model.close()
             raise
         self._grammars = GrammarCache(self.model.vocab)
-        self._active: Generator[Event, None, None] | None = None
         self.load_s = time.perf_counter() - started
         self.last_generation: Generation | None = None
+        self._scheduler = Scheduler(self._answer, n_parallel=n_parallel, max_queue=max_queue)
 
     @property
     def facts(self) -> dict[str, object]:
         """What is loaded: path, architecture, quantization, size, template."""
         return model_facts(self.model.header) | {"chat_template": self.chat_template.origin}
 
-    def chat(self, request: ChatRequest) -> Reply:
+    def submit(
+        self,
+        request: ChatRequest | CompletionRequest,
+        *,
+        deadline_s: float | None = None,
+        on_event: OnEvent | None = None,
+    ) -> Running:
+        """Takes a request in; its answer is made on the engine's own thread. For any number of threads at once.
+
+        deadline_s: from now, waiting included. on_event: is called with each event, on the engine's thread, so it
+        must be quick (`loop.call_soon_threadsafe`); the last one is the reply or an EdgeError.
+        Raises RequestError, ToolsError, TemplateError or ContextOverflow for a request that cannot be answered,
+        QueueFull, EngineClosed.
+        """
+        plan = (
+            self._plan_completion(request) if isinstance(request, CompletionRequest) else self._plan(request)
+        )
+        if plan.text_gbnf:
+            check_gbnf(plan.text_gbnf, self.model.vocab)
+        sampling = request.sampling
+        if sampling.temperature is None:
+            sampling = replace(sampling, temperature=self.temperature)
+        return self._scheduler.submit(plan, sampling, deadline_s, on_event)
+
+    def chat(self, request: ChatRequest | CompletionRequest) -> Reply:
         """The whole answer. Raises EdgeError and nothing else for anything in the request."""
-        for event in self.stream(request):
+        for event in self.submit(request).events():
             if isinstance(event, Reply):
                 return event
         raise EngineError("the generation ended without a reply")
 
-    def stream(self, request: ChatRequest) -> Iterator[Event]:
-        """The answer as it is made; the last event is the `Reply`. Closing the iterator stops the work.
+    def stream(self, request: ChatRequest | CompletionRequest) -> EventStream:
+        """The answer as it is made; the last event is the `Reply`. Closing the iterator gives the answer up.
 
-        The request is checked here, before the first event is asked for. A stream that was left open is closed
-        by the next one.
+        The request is checked here, before the first event is asked for.
         """
-        tools = plan_tools(request)
-        plan = self._plan(request, tools)
-        self._stop_active()
+        return self.submit(request).events()
+
+    def stats(self) -> EngineStats:
+        """What is running and waiting, and totals since the engine was made."""
+        return self._scheduler.stats()
+
+    def tokenize(self, text: str, *, add_bos: bool = False) -> list[int]:
+        """Token ids of a text; control tokens may be named in it. Raises RequestError."""
+        return self.model.vocab.tokenize(text, add_bos=add_bos)
+
+    def detokenize(self, token_ids: Sequence[int]) -> str:
+        """The text of token ids. Raises RequestError for an id outside the vocabulary."""
+        check_token_ids(token_ids, self.model.vocab)
+        return self.model.vocab.text(token_ids)
+
+    def _answer(self, job: Job) -> Iterator[Event]:
+        plan = job.plan
         if (plan.tools and plan.use_grammar) or plan.text_gbnf:
             self._grammars.prepare()
-        if plan.text_gbnf:
-            self._grammars.start(plan.text_gbnf).close()  # refused here, not in the middle of the answer
-        self._active = self._run(plan, request)
-        return self._active
-
-    def _run(self, plan: GenerationPlan, request: ChatRequest) -> Generator[Event, None, None]:
-        sampling = request.sampling
-        if sampling.temperature is None:
-            sampling = replace(sampling, temperature=self.temperature)
-        chain = SamplerChain(sampling, self.model.vocab)
+        chain = SamplerChain(job.sampling, self.model.vocab)
         try:
             generation = self.last_generation = Generation(plan, self.context, chain, self._grammars)
             for event in generation.events():
@@ -95,7 +137,26 @@ class Engine:
         finally:
             chain.close()
 
-    def _plan(self, request: ChatRequest, tools: ToolPlan) -> GenerationPlan:
+    def _plan_completion(self, request: CompletionRequest) -> GenerationPlan:
+        check_completion(request)
+        if isinstance(request.prompt, str):
+            prompt = self.model.vocab.tokenize(request.prompt, add_bos=True)
+        else:
+            prompt = list(request.prompt)
+            check_token_ids(prompt, self.model.vocab)
+        if not prompt:
+            raise RequestError("the prompt is empty; at least one token is needed")
+        if len(prompt) >= self.context.plan.n_ctx:
+            raise ContextOverflow(len(prompt), self.context.plan.n_ctx)
+        return GenerationPlan(
+            prompt=prompt,
+            max_tokens=request.max_tokens,
+            stop=request.stop,
+            text_gbnf=completion_grammar(request),
+        )
+
+    def _plan(self, request: ChatRequest) -> GenerationPlan:
+        tools = plan_tools(request)
         offered = [tool.tool for tool in tools.offered]
         if offered and self.chat_template.tool_format == "none":
             raise TemplateError(
@@ -141,14 +202,9 @@ class Engine:
         found = f"max_tokens is {max_tokens}" if max_tokens <= n_free else f"n_ctx leaves {n_free} tokens"
         raise RequestError(f"{found}; the shortest call takes {n_least}, so at least {n_least} are needed")
 
-    def _stop_active(self) -> None:
-        if self._active is not None:
-            self._active.close()
-            self._active = None
-
-    def close(self) -> None:
-        """Frees everything native. Safe to call twice."""
-        self._stop_active()
+    def close(self, grace_s: float = 0.0) -> None:
+        """Refuses new requests, lets running ones finish for `grace_s`, then frees everything. Safe to call twice."""
+        self._scheduler.close(grace_s)
         self._grammars.close()
         self.context.close()
         self.model.close()

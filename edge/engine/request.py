@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from edge.engine.model import Vocabulary
+from edge.engine.native import llama
 from edge.engine.sampling import SamplingOptions
 from edge.errors import RequestError, UnsupportedSchema
 from edge.grammar import CompiledTool, compile_schema, compile_tool, parse_tools
@@ -12,6 +14,7 @@ from edge.types import Message, Schema, Tool
 
 DEFAULT_MAX_TOKENS = 512
 _MAX_GBNF_CHARS, _MAX_GBNF_DEPTH = 200_000, 200
+MAX_TOP_LOGPROBS = 20  # OpenAI's
 MAX_CALLS = 16  # per answer; a model that repeats one call would otherwise do so until max_tokens
 
 
@@ -30,6 +33,8 @@ class ChatRequest:
     gbnf: the same for a grammar of the caller's own, in llama.cpp's notation.
     grammar: off, calls are parsed and validated but not constrained.
     force_text: what the grammar leaves no choice about is decoded in runs and not sampled.
+    logprobs: deltas and reply carry the log probabilities of the content's tokens, and of the `top_logprobs`
+        likeliest tokens (0 to 20) at each place.
     """
 
     messages: Sequence[Message]
@@ -45,6 +50,24 @@ class ChatRequest:
     enable_thinking: bool | None = None
     response_format: Mapping[str, object] | None = None
     gbnf: str | None = None
+    logprobs: bool = False
+    top_logprobs: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletionRequest:
+    """The continuation of a raw prompt, without a chat template: text, or token ids. Tags in it mean nothing.
+
+    Text may name control tokens (`<|im_start|>`). gbnf, stop, logprobs: as of `ChatRequest`.
+    """
+
+    prompt: str | Sequence[int]
+    max_tokens: int = DEFAULT_MAX_TOKENS
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
+    stop: Sequence[str] = ()
+    gbnf: str | None = None
+    logprobs: bool = False
+    top_logprobs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +115,32 @@ def _compile(tool: Tool) -> CompiledTool:
 
 def check_request(request: ChatRequest) -> None:
     """Raises RequestError for a number or text outside its range."""
+    _check_limits(request)
+    if not request.messages:
+        raise RequestError("there are no messages; at least one is needed")
+
+
+def check_completion(request: CompletionRequest) -> None:
+    """Raises RequestError for a number or text outside its range."""
+    _check_limits(request)
+
+
+def _check_limits(request: ChatRequest | CompletionRequest) -> None:
     if request.max_tokens < 1:
         raise RequestError(f"max_tokens is {request.max_tokens}; at least 1 is needed")
+    if not 0 <= request.top_logprobs <= MAX_TOP_LOGPROBS:
+        raise RequestError(f"top_logprobs is {request.top_logprobs}; allowed is 0 to {MAX_TOP_LOGPROBS}")
     request.sampling.check()
     for stop in request.stop:
         if not isinstance(stop, str) or not stop:
             raise RequestError(f"a stop string is {stop!r}; non-empty texts are allowed")
+
+
+def check_token_ids(token_ids: Sequence[int], vocab: Vocabulary) -> None:
+    """Raises RequestError naming the first id that is none of this vocabulary: llama.cpp aborts on some of those."""
+    for i, token_id in enumerate(token_ids):
+        if isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id < vocab.n_tokens:
+            raise RequestError(f"token {i} is {token_id!r}; allowed are ids from 0 to {vocab.n_tokens - 1}")
 
 
 def _choice(choice: str | Mapping[str, object]) -> str:
@@ -136,6 +179,19 @@ def text_grammar(request: ChatRequest) -> str | None:
             "response_format", late.pointer, late.keyword, "not exactly, in a streamed answer"
         )
     return compiled.gbnf
+
+
+def completion_grammar(request: CompletionRequest) -> str | None:
+    """GBNF that the continuation follows. Raises RequestError for one that is too large."""
+    return None if request.gbnf is None else _checked_gbnf(request.gbnf)
+
+
+def check_gbnf(gbnf: str, vocab: Vocabulary) -> None:
+    """Raises RequestError when llama.cpp cannot parse a grammar."""
+    sampler = llama().llama_sampler_init_grammar(vocab.pointer, gbnf.encode(), b"root")
+    if not sampler:
+        raise RequestError("llama.cpp cannot parse the grammar; is there a rule called root?")
+    llama().llama_sampler_free(sampler)
 
 
 def _response_schema(response_format: Mapping[str, object]) -> Schema | None:

@@ -260,7 +260,7 @@ def test_a_stream_that_is_left_does_not_spoil_the_next(tiny_engine):
     left = tiny_engine.stream(ChatRequest(messages=USER, tools=[PING], tool_choice="required"))
     next(left)
     assert ask(tiny_engine, "after", temperature=0.0, max_tokens=20).content == expected
-    assert list(left) == []
+    assert isinstance(list(left)[-1], Reply)
 
 
 def test_an_interrupt_between_a_decode_and_its_note_does_not_spoil_the_next_answer(tiny_engine):

@@ -12,7 +12,7 @@ from edge.engine.context import ContextOptions
 from edge.engine.engine import Engine
 from edge.engine.request import ChatRequest
 from edge.engine.sampling import SamplingOptions
-from edge.errors import EdgeError, EngineError, RequestError, UnsupportedSchema
+from edge.errors import EdgeError, RequestError, UnsupportedSchema
 from edge.types import Tool
 from tests.tiny_gguf import write_gguf
 
@@ -98,10 +98,10 @@ def test_text_is_the_format_without_a_grammar(tiny_engine):
             "'uniqueItems' at / cannot be enforced: not exactly, in a streamed answer",
         ),
         ({"response_format": {"type": "json_object"}, "gbnf": 'root ::= "a"'}, RequestError, "both given"),
-        ({"gbnf": "root ::= (", "max_tokens": 5}, EngineError, "cannot parse the grammar"),
-        ({"gbnf": 'root ::= root "a"'}, EngineError, "cannot parse the grammar"),
-        ({"gbnf": 'start ::= "a"'}, EngineError, "cannot parse the grammar"),
-        ({"gbnf": "root ::= other"}, EngineError, "cannot parse the grammar"),
+        ({"gbnf": "root ::= (", "max_tokens": 5}, RequestError, "cannot parse the grammar"),
+        ({"gbnf": 'root ::= root "a"'}, RequestError, "cannot parse the grammar"),
+        ({"gbnf": 'start ::= "a"'}, RequestError, "cannot parse the grammar"),
+        ({"gbnf": "root ::= other"}, RequestError, "cannot parse the grammar"),
         ({"gbnf": " "}, RequestError, "the grammar is empty"),
         ({"gbnf": "root ::= " + "(" * 100_000}, RequestError, "brackets 100000 deep; allowed are"),
         (

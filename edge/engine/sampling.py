@@ -1,10 +1,11 @@
 """Choosing the next token: llama.cpp's sampler chain and its grammar sampler, check-first.
 
 A chain's choice is checked against the grammar alone (microseconds). Only when it is refused are the allowed
-tokens worked out, and then not by testing the whole vocabulary (10 ms at 49,152 tokens). The likeliest tokens are
-tested first: where the chain keeps k tokens and k of them are allowed, no other token can matter. Where fewer are,
-little is allowed at all, and descending a tree of token prefixes finds it: a token can only be allowed if the token
-that is its prefix is. Both give exactly what a full mask gives.
+tokens worked out, and then not by testing the whole vocabulary (10 ms at 49,152 tokens). A tree of token prefixes
+tells: a token can only be allowed if the token that is its prefix is. Where few of the tree's roots are allowed,
+descending it finds all that is. Where many are, text is rather free, and the likeliest tokens are tested first:
+if the chain keeps k tokens and k of them are allowed, no other token can matter. All give exactly what a full mask
+gives.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float3
 # text is free nearly all of them are allowed, where it is forced nearly none, and more would not help.
 _LIKELY_MARGIN = 8.0
 _LIKELY_PER_NEEDED, _LIKELY_AT_LEAST = 8, 64
+# A position with no more allowed roots than this is one of structure, digits or the end of a word of an enum.
+_FEW_ROOTS = 24
 _MAX_SEED = 0xFFFFFFFE  # 0xFFFFFFFF asks llama.cpp for a random one
 
 
@@ -228,14 +231,14 @@ class Grammar:
         allowed = self.allowed_of(likely[tree.is_text[likely]])
         return allowed if len(allowed) >= n_needed else None
 
-    def allowed(self, tree: TokenTree) -> TokenIds:
+    def allowed(self, tree: TokenTree, allowed_roots: TokenIds | None = None) -> TokenIds:
         """All text tokens that may come next: what a mask over the whole vocabulary would leave, 50 times sooner."""
-        found, frontier = [], tree.roots
-        while len(frontier):
-            frontier = self.allowed_of(frontier)
+        frontier = self.allowed_of(tree.roots) if allowed_roots is None else allowed_roots
+        found = [frontier]
+        while len(children := tree.children(frontier)):
+            frontier = self.allowed_of(children)
             found.append(frontier)
-            frontier = tree.children(frontier)
-        return np.concatenate(found) if found else tree.roots[:0]
+        return np.concatenate(found)
 
     def accept(self, token: int) -> None:
         """Moves on by a token that `allows` has confirmed."""
@@ -252,11 +255,12 @@ def draw_allowed(
     grammar: Grammar, tree: TokenTree, chain: SamplerChain, context: Context
 ) -> tuple[int | None, bool]:
     """A text token that the grammar allows, None if there is none; and whether the tree had to be descended."""
-    if chain.n_kept is not None:
+    roots = grammar.allowed_of(tree.roots)
+    if chain.n_kept is not None and len(roots) > _FEW_ROOTS:
         likely = grammar.allowed_likely(chain.logits(context), chain.n_kept, tree)
         if likely is not None:
             return chain.sample_among(context, likely), False
-    allowed = grammar.allowed(tree)
+    allowed = grammar.allowed(tree, roots)
     return (chain.sample_among(context, allowed) if len(allowed) else None), True
 
 

@@ -186,6 +186,7 @@ class Engine:
             opens_thinking=opens_thinking,
             stop=request.stop,
             text_gbnf=text_grammar(request),
+            cache_prompt=request.cache_prompt,
         )
 
     def _check_budget(

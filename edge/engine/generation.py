@@ -47,6 +47,7 @@ class GenerationPlan:
     force_text: bool = True
     opens_thinking: bool = False
     stop: Sequence[str] = ()
+    cache_prompt: bool = True  # what the context holds of the prompt already is not computed again
     text_gbnf: str | None = None  # what the answer's content follows, where it is not free text
 
 
@@ -104,6 +105,8 @@ class Generation:
         if not self._keeps_checkpoints:
             yield from self._write_forced()
         tokens = [*self.plan.prompt, *self.tokens]
+        if not self.plan.cache_prompt:
+            self._context.clear()
         n_cached = self._context.keep_prefix(tokens)
         self._context.decode(tokens[n_cached:])
         if self._keeps_checkpoints:  # they lie before the opener, so that must not be decoded yet

@@ -33,6 +33,8 @@ class ChatRequest:
     gbnf: the same for a grammar of the caller's own, in llama.cpp's notation.
     grammar: off, calls are parsed and validated but not constrained.
     force_text: what the grammar leaves no choice about is decoded in runs and not sampled.
+    cache_prompt: off, nothing of earlier answers is used again. The beginning of a prompt then is computed in the same
+        runs each time, so that an answer does not depend on what came before it, not even in the last bit.
     logprobs: deltas and reply carry the log probabilities of the content's tokens, and of the `top_logprobs`
         likeliest tokens (0 to 20) at each place.
     """
@@ -50,6 +52,7 @@ class ChatRequest:
     enable_thinking: bool | None = None
     response_format: Mapping[str, object] | None = None
     gbnf: str | None = None
+    cache_prompt: bool = True
     logprobs: bool = False
     top_logprobs: int = 0
 

@@ -239,6 +239,19 @@ def test_a_prompt_that_extends_the_last_answer_is_not_prefilled_again(tiny_engin
     assert again.usage.cached_tokens == first.usage.prompt_tokens
 
 
+def test_without_the_cache_a_prompt_is_prefilled_again(tiny_engine):
+    request = ChatRequest(
+        messages=[{"role": "user", "content": "abc"}],
+        sampling=SamplingOptions(temperature=0.0),
+        max_tokens=1,
+        cache_prompt=False,
+    )
+    tiny_engine.chat(request)
+    again = tiny_engine.chat(request)
+    assert again.usage.cached_tokens == 0
+    assert again.usage.prompt_tokens > 0
+
+
 def test_streamed_text_joins_to_the_reply(tiny_engine):
     request = ChatRequest(messages=USER, sampling=SamplingOptions(temperature=1.0, seed=3), max_tokens=60)
     content = reasoning = ""

@@ -39,7 +39,9 @@ PATTERNS = {
 COMPARED = ("kld_mean", "same_top", "ppl_reference", "ppl_candidate", "ppl_ratio")
 
 
-def theirs(program: str, reference: Path, candidate: Path, text: Path, args: argparse.Namespace) -> dict[str, float]:
+def theirs(
+    program: str, reference: Path, candidate: Path, text: Path, args: argparse.Namespace
+) -> dict[str, float]:
     """The tool's figures."""
     with tempfile.TemporaryDirectory() as folder:
         base = f"{folder}/base.kld"
@@ -93,8 +95,13 @@ def main() -> int:
     file.write_text(text)
     worst = 0.0
     for candidate in candidates:
-        tool, here = theirs(args.program, reference, candidate, file, args), ours(reference, candidate, text, args)
-        print(f"\n{candidate.name}, {here.n_tokens} tokens\n\n| figure | tool | here | off |\n|---|---|---|---|")
+        tool, here = (
+            theirs(args.program, reference, candidate, file, args),
+            ours(reference, candidate, text, args),
+        )
+        print(
+            f"\n{candidate.name}, {here.n_tokens} tokens\n\n| figure | tool | here | off |\n|---|---|---|---|"
+        )
         for name in PATTERNS:
             mine = float(getattr(here, name))
             off = abs(mine / tool[name] - 1) if tool[name] else abs(mine)

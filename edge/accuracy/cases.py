@@ -173,7 +173,9 @@ def _tools(value: object, named: Mapping[str, Tool]) -> tuple[Tool, ...]:
         elif entry in named:
             full.append(named[entry].to_openai())
         else:
-            known = ", ".join(sorted(named)[:12]) or "none: give --tools FILE or put tools.json beside the cases"
+            known = (
+                ", ".join(sorted(named)[:12]) or "none: give --tools FILE or put tools.json beside the cases"
+            )
             raise _BadRow(f"there is no tool {entry!r}; named tools are {known}")
     return parse_tools(full)
 
@@ -189,7 +191,9 @@ def _expected_call(where: str, value: object, tools: set[str]) -> ExpectedCall:
     if not isinstance(value, dict) or not isinstance(name, str):
         raise _BadRow(f'{where} is {_shown(value)}; {{"name": ..., "arguments": {{...}}}} is needed')
     if name not in tools:
-        raise _BadRow(f"{where} calls {name!r}; the case's tools are {', '.join(sorted(tools)[:12]) or 'none'}")
+        raise _BadRow(
+            f"{where} calls {name!r}; the case's tools are {', '.join(sorted(tools)[:12]) or 'none'}"
+        )
     arguments = value.get("arguments", {})
     if not isinstance(arguments, dict):
         raise _BadRow(f"{where}.arguments is {_shown(arguments)}; an object is needed")

@@ -1,10 +1,10 @@
 """The errors of a check, below `EdgeError`.
 
-    EdgeError
-    └── CheckError            a comparison that cannot be made as asked
-        ├── CasesError        evaluation cases that are none
-        ├── NotSiblings       files that are not the same model in different quantizations
-        └── EndpointError     a server that does not answer as OpenAI's API says
+EdgeError
+└── CheckError            a comparison that cannot be made as asked
+    ├── CasesError        evaluation cases that are none
+    ├── NotSiblings       files that are not the same model in different quantizations
+    └── EndpointError     a server that does not answer as OpenAI's API says
 """
 
 from __future__ import annotations

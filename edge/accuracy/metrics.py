@@ -22,7 +22,7 @@ DEFINITIONS: Mapping[str, str] = {
         "per case the share of its calls that name an expected tool, each expected call counting once; 1 where none "
         "is expected and none is made, 0 where only one of both; averaged over cases"
     ),
-    "recall": "per case the share of expected calls whose tool is called; 1 and 0 as for precision; averaged over cases",
+    "recall": "per case the share of expected calls whose tool is called, 1 and 0 as above; averaged over cases",
     "json_validity": "share of all call blocks that are a JSON object with a name and an arguments object",
     "schema_validity": "share of all call blocks that call a given tool with arguments that its JSON Schema allows",
     "argument_match": (

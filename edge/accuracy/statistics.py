@@ -59,9 +59,7 @@ def paired_difference(
     return Difference(delta, float(low), float(high))
 
 
-def _resampled(
-    reference: Sequence[Part], candidate: Sequence[Part], n_resamples: int, seed: int
-) -> Floats:
+def _resampled(reference: Sequence[Part], candidate: Sequence[Part], n_resamples: int, seed: int) -> Floats:
     """The difference in each resample; those in which a metric has no case are left out."""
     parts = np.asarray([[*r, *c] for r, c in zip(reference, candidate, strict=True)], dtype=np.float64)
     if not len(parts):
@@ -84,7 +82,9 @@ def _delta(reference: Floats, candidate: Floats) -> float:
     return float(candidate[0] / candidate[1] - reference[0] / reference[1])
 
 
-def interval(parts: Sequence[Part], *, n_resamples: int = 2000, seed: int = SEED) -> tuple[float, float] | None:
+def interval(
+    parts: Sequence[Part], *, n_resamples: int = 2000, seed: int = SEED
+) -> tuple[float, float] | None:
     """95 % bootstrap interval of one variant's metric."""
     against_nothing = [(0.0, 1.0)] * len(parts)
     found = paired_difference(against_nothing, parts, n_resamples=n_resamples, seed=seed)
@@ -102,7 +102,7 @@ def exact_p(n_worse: int, n_better: int) -> float:
     """P of a split at least this uneven under a fair coin; 1 without flips."""
     n = n_worse + n_better
     tail = sum(math.comb(n, k) for k in range(min(n_worse, n_better) + 1))
-    return min(1.0, 2 * tail / 2**n)
+    return min(1.0, 2.0 * (tail / (1 << n)))
 
 
 def smallest_visible_drop(differences: Sequence[float]) -> float:

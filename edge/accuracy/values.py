@@ -94,9 +94,7 @@ def example_arguments(
 def _example(value: object, schema: Mapping[str, object]) -> object:
     if isinstance(value, Fields):
         return {
-            name: _example(values[0], {})
-            for name, values in value.accepted.items()
-            if LEFT_OUT not in values
+            name: _example(values[0], {}) for name, values in value.accepted.items() if LEFT_OUT not in values
         }
     if is_any(value):
         return _sample(schema)

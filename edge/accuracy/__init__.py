@@ -1,0 +1,1 @@
+"""What quantization cost: the same cases through several variants of a model, compared with figures."""

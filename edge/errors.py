@@ -9,6 +9,7 @@
     ├── TemplateError         a chat template that does not render
     ├── RequestError          an option outside its range
     ├── CatalogueError        a model name that nobody knows, or a file that cannot be fetched
+    │   └── HubUnreachable    no network, no answer, or offline by wish
     ├── QueueFull             more requests wait than may
     ├── EngineClosed          the engine takes no more requests
     ├── RequestCancelled      the answer was given up before its end
@@ -70,6 +71,10 @@ class RequestError(EdgeError):
 
 class CatalogueError(EdgeError):
     """The model reference is unknown, or its file cannot be had."""
+
+
+class HubUnreachable(CatalogueError):
+    """The hub was not asked or did not answer; what is on this machine can still be used."""
 
 
 class QueueFull(EdgeError):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from edge.cli.models import tell
+from edge.cli.progress import tell
 from edge.errors import EdgeError
 
 if TYPE_CHECKING:

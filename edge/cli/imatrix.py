@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from edge.cli.convert import drawn_progress, translated_errors
-from edge.cli.models import REF_HELP, tell
+from edge.cli.models import REF_HELP
+from edge.cli.progress import tell
 from edge.errors import RequestError
 
 

@@ -3,79 +3,65 @@
 from __future__ import annotations
 
 import json as json_module
-import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from edge.cli.progress import fetch_view, tell
+
+if TYPE_CHECKING:
+    from edge.models.listing import ModelRow
 
 REF_HELP = (
     "A catalogue name (see `models`), user/repo[:QUANT] on the Hugging Face hub, or a path to a .gguf file."
 )
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
-def tell(line: str) -> None:
-    """A line of progress, where data does not go."""
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
-
-
-def pull_command(ref: Annotated[str, typer.Argument(metavar="REF", help=REF_HELP)]) -> None:
+def pull_command(
+    ref: Annotated[str, typer.Argument(metavar="REF", help=REF_HELP)], json: JsonOption = False
+) -> None:
     """Fetch a model onto this machine. Example: smoltools-edge pull demo"""
+    from edge.models.listing import row_of
     from edge.models.store import resolve
 
-    resolved = resolve(ref, tell)
-    if not resolved.path.exists():
-        from edge.errors import ModelError
-
-        raise ModelError(f"there is no file {resolved.path}")
-    typer.echo(str(resolved.path))
+    with fetch_view() as view:
+        resolved = resolve(ref, view.tell, on_bytes=view.on_bytes, refresh=True)
+    row = row_of(resolved)
+    typer.echo(json_module.dumps(row.to_json(), indent=2, ensure_ascii=False) if json else row.path)
 
 
-def models_command(
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-) -> None:
+def models_command(json: JsonOption = False) -> None:
     """List the known models and which are installed. Example: smoltools-edge models --json"""
-    rows = _rows()
+    from edge.models.listing import list_models
+
+    rows = list_models()
     if json:
-        typer.echo(json_module.dumps(rows, indent=2))
+        typer.echo(json_module.dumps([row.to_json() for row in rows], indent=2, ensure_ascii=False))
         return
     for row in rows:
-        size = f"{row['size_bytes'] / 1e6:,.0f} MB" if isinstance(row["size_bytes"], int) else "not installed"
-        typer.echo(f"{row['name']:<20} {row['quantization'] or '-':<8} {size:>14}  {row['description']}")
+        typer.echo(_line(row))
+
+
+def _line(row: ModelRow) -> str:
+    from edge.models.files import format_size
+
+    size = format_size(row.size_bytes) if row.size_bytes else "-"
+    state = "installed" if row.installed else "on the hub"
+    return f"{row.ref:<28} {row.quantization or '-':<8} {size:>9}  {state:<10}  {row.description}".rstrip()
 
 
 def rm_command(
-    ref: Annotated[str, typer.Argument(metavar="NAME", help="A catalogue name, see `models`.")],
+    ref: Annotated[
+        str,
+        typer.Argument(metavar="REF", help="A name or user/repo; with :QUANT only that file. See `models`."),
+    ],
 ) -> None:
-    """Remove an installed model's files. Example: smoltools-edge rm demo"""
-    from edge.models.store import remove
+    """Remove an installed model's files; asks nothing. Example: smoltools-edge rm demo"""
+    from edge.models.files import format_size
+    from edge.models.installed import remove
 
-    tell(f"removed {remove(ref)}")
-
-
-def _rows() -> list[dict[str, object]]:
-    from edge.engine.gguf_header import read_gguf_header
-    from edge.engine.model import model_facts
-    from edge.models.catalogue import catalogue
-    from edge.models.store import find_installed, parse_reference
-
-    rows = []
-    for entry in catalogue().values():
-        path = find_installed(parse_reference(entry.name))
-        facts = model_facts(read_gguf_header(path)) if path else {}
-        rows.append(
-            {
-                "name": entry.name,
-                "ref": entry.name,
-                "installed": path is not None,
-                "path": str(path) if path else None,
-                "quantization": facts.get("quantization"),
-                "size_bytes": facts.get("size_bytes"),
-                "n_ctx_train": facts.get("n_ctx_train"),
-                "n_ctx_tuned": entry.n_ctx_tuned,
-                "architecture": entry.architecture,
-                "description": entry.description,
-                "license": entry.license,
-            }
-        )
-    return rows
+    removed = remove(ref)
+    for path in removed.paths:
+        tell(f"removed {path}")
+    tell(f"{format_size(removed.freed_bytes)} freed")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge.cli.models import tell
+from edge.cli.progress import fetch_view
 from edge.errors import RequestError, ToolsError
 from edge.types import Message, Reply, Tool
 
@@ -78,7 +78,9 @@ def open_engine(ref: str, *, n_ctx: int | None, n_threads: int | None, kv_type: 
     from edge.engine.context import ContextOptions
     from edge.models.load import load
 
-    return load(ref, context=ContextOptions(n_ctx=n_ctx, n_threads=n_threads, kv_type=kv_type), progress=tell)
+    options = ContextOptions(n_ctx=n_ctx, n_threads=n_threads, kv_type=kv_type)
+    with fetch_view() as view:
+        return load(ref, context=options, progress=view.tell, on_bytes=view.on_bytes)
 
 
 def reply_document(reply: Reply, engine: Engine, settings: Settings) -> dict[str, object]:

@@ -9,8 +9,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
-from edge.errors import CatalogueError
-
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RepoName = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
 
@@ -149,14 +147,3 @@ def catalogue() -> dict[str, ModelEntry]:
     return parse_catalogue(
         resources.files("edge.models").joinpath("catalogue.toml").read_text(encoding="utf-8")
     )
-
-
-def find_entry(name: str) -> ModelEntry:
-    """The entry called `name`. Raises CatalogueError listing the known names."""
-    entry = catalogue().get(name)
-    if entry is None:
-        raise CatalogueError(
-            f"no model is called {name!r}; known are {', '.join(catalogue())}; "
-            "a path to a .gguf file and user/repo[:QUANT] are allowed too"
-        )
-    return entry

@@ -1,83 +1,92 @@
-"""GGUF files of the Hugging Face hub, in the hub's own cache.
+"""GGUF files of the Hugging Face hub: what a repository has, and getting one of them.
 
 HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE hold.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge.errors import CatalogueError
+from edge.models.download import OnBytes, Tell, download
+from edge.models.files import GgufFile, choose_file, list_files, model_files
+from edge.models.hub_errors import is_missing, status_of, translate
 
-DEFAULT_QUANTIZATIONS = ("Q4_K_M", "Q8_0", "BF16", "F16")
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 
-def choose_file(files: Iterable[str], quantization: str | None, preferred: Sequence[str]) -> str | None:
-    """The .gguf among `files` for the quantization asked for, or the first preferred one that is there.
+def with_gguf_twin(repo: str) -> tuple[str, ...]:
+    """The repository and its `-GGUF` companion, where quantized files often are."""
+    return (repo,) if repo.lower().endswith("-gguf") else (repo, f"{repo}-GGUF")
 
-    The quantization is the end of the name, in any case: `name-q4_k_m.gguf`, `name.Q4_K_M.gguf`.
+
+def list_repo(repo: str) -> list[GgufFile] | None:
+    """The models in a repository, with sizes; None when there is no such repository for this user.
+
+    Raises CatalogueError for every other answer, and HubUnreachable for none.
     """
-    ggufs = sorted(f for f in files if f.lower().endswith(".gguf"))
-    for wanted in [quantization] if quantization else [*preferred, *DEFAULT_QUANTIZATIONS]:
-        pattern = re.compile(rf"(^|[-._/]){re.escape(wanted)}\.gguf$", re.IGNORECASE)
-        for file in ggufs:
-            if pattern.search(file):
-                return file
-    return ggufs[0] if len(ggufs) == 1 and quantization is None else None
+    from huggingface_hub import HfApi, constants
+
+    api = HfApi(endpoint=constants.ENDPOINT)
+    try:
+        try:
+            # Unlike the listing of a tree this is not tried six times over 23 s when there is no network.
+            info = api.model_info(repo, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+            found = [(file.rfilename, file.size) for file in info.siblings or ()]
+        except Exception as exc:
+            if is_missing(exc) or status_of(exc) != 404:
+                raise
+            found = _walk_tree(api, repo)  # a mirror that describes no repositories
+    except Exception as exc:
+        if is_missing(exc):
+            return None
+        raise translate(exc, repo) from exc
+    return model_files(found)
 
 
-def find_cached(repos: Sequence[str], quantization: str | None, preferred: Sequence[str]) -> Path | None:
-    """A fitting file in the hub's cache, without any request."""
-    from huggingface_hub import constants
+def _walk_tree(api: HfApi, repo: str) -> list[tuple[str, int | None]]:
+    from huggingface_hub.hf_api import RepoFile
 
-    for repo in repos:
-        snapshots = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}" / "snapshots"
-        found = {str(path.relative_to(snapshots)): path for path in sorted(snapshots.glob("*/**/*.gguf"))}
-        chosen = choose_file(found, quantization, preferred)
-        if chosen is not None:
-            return found[chosen]
-    return None
+    tree = api.list_repo_tree(repo, recursive=True)
+    return [(entry.path, entry.size) for entry in tree if isinstance(entry, RepoFile)]
 
 
 def fetch_from_hub(
-    repos: Sequence[str], quantization: str | None, preferred: Sequence[str], progress: Callable[[str], None]
+    repos: Sequence[str], wanted: str | None, preferred: Sequence[str], *, tell: Tell, on_bytes: OnBytes
 ) -> Path:
-    """Downloads the fitting file of the first repository that has one; resumes what was begun.
+    """The path of the fitting file of the first repository that has one; downloads what of it is missing.
 
-    Raises CatalogueError: no network, no such repository, no access, no fitting file (listing those there are).
+    Raises CatalogueError: no network, no such repository, no access, no or several fitting files, and what
+    `download` raises.
     """
-    from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import RepositoryNotFoundError
-
-    seen: list[str] = []
+    seen: dict[str, list[GgufFile]] = {}
     for repo in repos:
-        try:
-            files = HfApi().list_repo_files(repo)
-        except RepositoryNotFoundError:
+        files = list_repo(repo)
+        if files is None:
             continue
-        except Exception as exc:
-            raise _unreachable(repo, exc) from exc
-        chosen = choose_file(files, quantization, preferred)
+        chosen = choose_file(files, wanted, preferred, where=repo)
         if chosen is not None:
-            progress(f"fetching {chosen} of {repo}")
-            try:
-                return Path(hf_hub_download(repo, chosen))
-            except Exception as exc:
-                raise _unreachable(repo, exc) from exc
-        seen += [f for f in files if f.lower().endswith(".gguf")]
-    wanted = f"a {quantization} file" if quantization else "a .gguf file"
-    there = f"there are {', '.join(seen)}" if seen else "there is no .gguf file"
-    raise CatalogueError(
-        f"{' and '.join(repos)} on the hub: {wanted} was not found, {there}; "
-        "a private repository needs HF_TOKEN"
-    )
+            tell(f"fetching {chosen} of {repo}")
+            return download(repo, chosen.path, tell=tell, on_bytes=on_bytes)
+        seen[repo] = files
+    raise CatalogueError(_nothing_fits(repos, seen, wanted))
 
 
-def _unreachable(repo: str, exc: Exception) -> CatalogueError:
-    reason = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
-    return CatalogueError(
-        f"{repo} could not be fetched from the hub: {reason}; check the network, HF_ENDPOINT and HF_HUB_OFFLINE, "
-        "or give a .gguf file with --model"
-    )
+def _nothing_fits(repos: Sequence[str], seen: dict[str, list[GgufFile]], wanted: str | None) -> str:
+    from huggingface_hub import constants
+
+    names = " and ".join(repos)
+    if not seen:
+        return (
+            f"{names} {'is' if len(repos) == 1 else 'are'} not on {constants.ENDPOINT}, or private: "
+            "check the name; a private repository needs HF_TOKEN"
+        )
+    there = "; ".join(f"{repo} has {list_files(files)}" for repo, files in seen.items())
+    if wanted is not None:
+        return f"there is no {wanted} file: {there}"
+    if not any(seen.values()):
+        return f"there is nothing to run: {there}; smoltools-edge convert makes GGUF files of a checkpoint"
+    return f"which file is meant is not clear: {there}; name one: {next(r for r in seen if seen[r])}:QUANT"

@@ -6,7 +6,8 @@ from edge.chat.template import hermes_template
 from edge.engine.context import ContextOptions
 from edge.engine.engine import DEFAULT_TEMPERATURE, Engine
 from edge.engine.model import ModelOptions
-from edge.models.store import Progress, resolve
+from edge.models.download import OnBytes
+from edge.models.store import Progress, ignore_bytes, resolve
 
 
 def load(
@@ -15,12 +16,13 @@ def load(
     context: ContextOptions | None = None,
     model: ModelOptions | None = None,
     progress: Progress = lambda line: None,
+    on_bytes: OnBytes = ignore_bytes,
 ) -> Engine:
     """An engine for a catalogue name, user/repo[:QUANT] or a path to a .gguf file; fetches what is not here.
 
-    progress: told what is being fetched, a line each. Raises EdgeError.
+    progress: told what is being fetched, a line each. on_bytes: called as its bytes come. Raises EdgeError.
     """
-    resolved = resolve(ref, progress)
+    resolved = resolve(ref, progress, on_bytes=on_bytes)
     entry = resolved.entry
     template = hermes_template(entry.default_system) if entry and entry.chat_template == "hermes" else None
     temperature = entry.temperature if entry else DEFAULT_TEMPERATURE

@@ -110,7 +110,10 @@ def test_verbose_puts_llama_cpp_s_log_on_standard_error_and_otherwise_it_is_in_a
     [
         (["--model", "none.gguf"], "there is no file none.gguf"),
         (["--model", "."], "is a directory; a model is one .gguf file"),
-        (["--model", "smol-tolls"], "no model is called 'smol-tolls'; known are demo, smol-tools-4b"),
+        (
+            ["--model", "smol-tolls"],
+            "no model is called 'smol-tolls'; did you mean smol-tools-4b? known are demo",
+        ),
         (["--model", ""], "the model reference is empty"),
         (["--n-ctx", "0"], "n_ctx is 0; this model allows 1 to 1024"),
         (["--n-ctx", "-1"], "n_ctx is -1"),

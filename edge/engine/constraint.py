@@ -44,7 +44,7 @@ class CallConstraint:
         self._given_up: dict[int, set[int]] = {}  # by how many tokens come before: what led to a dead end
         self._n_steps_back = 0
         self.n_refused = 0  # choices that the grammar did not allow
-        self.n_descended = 0  # of these, how often the likeliest tokens did not suffice
+        self.n_descended = 0  # of these, how often all that is allowed had to be found
         self.tool: CompiledTool | None = None
         if len(tools) == 1:
             self._grammar = grammars.start(tools[0].gbnf)
@@ -197,15 +197,15 @@ class CallConstraint:
 
     def _choose_without_fault(self, token: int, chain: SamplerChain, context: Context) -> int:
         """Another token than `token`."""
-        allowed = self._grammar.allowed(self._grammars.tree)
-        for _ in range(_MAX_TRIES):
+        banned = [token]
+        while len(banned) <= _MAX_TRIES:
             self.n_refused += 1
-            allowed = allowed[allowed != token]
-            if not len(allowed):
+            drawn, _ = draw_allowed(self._grammar, self._grammars.tree, chain, context, banned)
+            if drawn is None:
                 break
-            token = chain.sample_among(context, allowed)
-            if not self._is_fault(token):
-                return token
+            if not self._is_fault(drawn):
+                return drawn
+            banned.append(drawn)
         raise DeadEnd
 
     def _permits(self, token: int) -> bool:

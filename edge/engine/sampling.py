@@ -1,17 +1,17 @@
 """Choosing the next token: llama.cpp's sampler chain and its grammar sampler, check-first.
 
 A chain's choice is checked against the grammar alone (microseconds). Only when it is refused are the allowed
-tokens worked out, and then not by testing the whole vocabulary (10 ms at 49,152 tokens). A tree of token prefixes
-tells: a token can only be allowed if the token that is its prefix is. Where few of the tree's roots are allowed,
-descending it finds all that is. Where many are, text is rather free, and the likeliest tokens are tested first:
-if the chain keeps k tokens and k of them are allowed, no other token can matter. All give exactly what a full mask
-gives.
+tokens worked out, and then not by testing the whole vocabulary (10 ms at 49,152 tokens). A tree of token prefixes is
+descended: a token can only be allowed if the token that is its prefix is. Where little is allowed that soon finds
+all of it. Where it does not, text is rather free, and the likeliest of what is still in question are tested: if the
+chain keeps k tokens and k of them are allowed, no other token can matter. Both give exactly what a full mask gives.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections import OrderedDict
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Thread
@@ -26,14 +26,13 @@ from edge.engine.native import llama
 from edge.errors import EngineError, RequestError
 
 TokenIds = npt.NDArray[np.int32]
+_Indices = npt.NDArray[np.int64]
 
 _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
-# The likeliest tokens are those within e^8 of the first, and no more than a few times what the chain keeps: where
-# text is free nearly all of them are allowed, where it is forced nearly none, and more would not help.
-_LIKELY_MARGIN = 8.0
+# Of the likeliest tokens a few times what the chain keeps are tested: where text is free nearly all are allowed.
 _LIKELY_PER_NEEDED, _LIKELY_AT_LEAST = 8, 64
-# A position with no more allowed roots than this is one of structure, digits or the end of a word of an enum.
-_FEW_ROOTS = 24
+# A level of the tree with more tokens than this costs more than testing the likeliest.
+_WIDE_LEVEL = 512
 _MAX_SEED = 0xFFFFFFFE  # 0xFFFFFFFF asks llama.cpp for a random one
 
 
@@ -161,37 +160,53 @@ class TokenTree:
 
     def __init__(self, vocab: Vocabulary) -> None:
         n = vocab.n_tokens
-        self.is_text = np.array([not (vocab.is_control(i) or vocab.is_eog(i)) for i in range(n)])
-        pieces = sorted((vocab.piece(i), i) for i in map(int, np.flatnonzero(self.is_text)))
-        parent = np.full(n, -1, dtype=np.int32)
-        above: list[tuple[bytes, int]] = []
-        roots = []
-        for piece, token in pieces:
-            if not piece or piece[0] == 0:  # llama.cpp's grammars never match these
-                continue
-            while above and not piece.startswith(above[-1][0]):
-                above.pop()
-            if above:
-                parent[token] = above[-1][1]
-            else:
-                roots.append(token)
-            above.append((piece, token))
+        text = (i for i in range(n) if not (vocab.is_control(i) or vocab.is_eog(i)))
+        pieces = sorted((vocab.piece(i), i) for i in text)
+        pieces = [
+            (piece, i) for piece, i in pieces if piece and piece[0] != 0
+        ]  # llama.cpp's grammars match none
+        parent, self._place, self._n_below = _nested(pieces, n)
+        self.is_text = np.zeros(n, dtype=np.bool_)
+        self.is_text[[token for _, token in pieces]] = True
+        self.roots: TokenIds = np.flatnonzero(self.is_text & (parent < 0)).astype(np.int32)
         children = np.flatnonzero(parent >= 0).astype(np.int32)
         self._children: TokenIds = children[np.argsort(parent[children], kind="stable")]
         self._first = np.searchsorted(parent[self._children], np.arange(n + 1)).astype(np.int64)
-        self.roots: TokenIds = np.array(roots, dtype=np.int32)
 
     def children(self, tokens: TokenIds) -> TokenIds:
         """All children of all `tokens`."""
         starts = self._first[tokens]
         counts = self._first[tokens + 1] - starts
-        total = int(counts.sum())
-        if total == 0:
-            return self._children[:0]
         # The ranges [start, start + count) of each token, laid end to end.
         offsets = np.repeat(starts - np.concatenate(([0], np.cumsum(counts)[:-1])), counts)
-        found: TokenIds = self._children[np.arange(total) + offsets]
+        found: TokenIds = self._children[np.arange(int(counts.sum())) + offsets]
         return found
+
+    def are_under(self, tokens: TokenIds, roots: TokenIds) -> npt.NDArray[np.bool_]:
+        """Which of `tokens` are one of `roots` or begin with one. No root may begin with another."""
+        roots = roots[np.argsort(self._place[roots])]
+        nearest = roots[np.maximum(np.searchsorted(self._place[roots], self._place[tokens], "right") - 1, 0)]
+        behind = self._place[tokens] - self._place[nearest]
+        under: npt.NDArray[np.bool_] = (
+            (behind >= 0) & (behind <= self._n_below[nearest]) & self.is_text[tokens]
+        )
+        return under
+
+
+def _nested(pieces: Sequence[tuple[bytes, int]], n_tokens: int) -> tuple[TokenIds, _Indices, _Indices]:
+    """By token: its parent or -1, its place among the sorted pieces, how many of those behind it begin with it."""
+    parent = np.full(n_tokens, -1, dtype=np.int32)
+    place, n_below = np.zeros(n_tokens, dtype=np.int64), np.zeros(n_tokens, dtype=np.int64)
+    above: list[tuple[bytes, int, int]] = []
+    for i, (piece, token) in enumerate([*pieces, (b"", -1)]):
+        while above and not (piece and piece.startswith(above[-1][0])):
+            _, left, left_at = above.pop()
+            n_below[left] = i - left_at - 1
+        if piece:
+            parent[token] = above[-1][1] if above else -1
+            place[token] = i
+            above.append((piece, token, i))
+    return parent, place, n_below
 
 
 class Grammar:
@@ -220,25 +235,30 @@ class Grammar:
         kept: TokenIds = tokens[view["logit"] == 0.0]
         return kept
 
-    def allowed_likely(
-        self, logits: npt.NDArray[np.float32], n_needed: int, tree: TokenTree
-    ) -> TokenIds | None:
-        """The allowed ones among the likeliest tokens, if there are `n_needed` of them, else None."""
-        likely = np.flatnonzero(logits >= logits.max() - _LIKELY_MARGIN).astype(np.int32)
-        limit = _LIKELY_AT_LEAST + _LIKELY_PER_NEEDED * n_needed
-        if len(likely) > limit:
-            likely = likely[np.argpartition(-logits[likely], limit)[:limit]]
-        allowed = self.allowed_of(likely[tree.is_text[likely]])
-        return allowed if len(allowed) >= n_needed else None
-
-    def allowed(self, tree: TokenTree, allowed_roots: TokenIds | None = None) -> TokenIds:
-        """All text tokens that may come next: what a mask over the whole vocabulary would leave, 50 times sooner."""
-        frontier = self.allowed_of(tree.roots) if allowed_roots is None else allowed_roots
+    def allowed(self, tree: TokenTree) -> TokenIds:
+        """All text tokens that may come next: what a mask over the whole vocabulary would leave, much sooner."""
+        frontier = self.allowed_of(tree.roots)
         found = [frontier]
         while len(children := tree.children(frontier)):
             frontier = self.allowed_of(children)
             found.append(frontier)
         return np.concatenate(found)
+
+    def allowed_likely(
+        self, tree: TokenTree, logits: npt.NDArray[np.float32], n_needed: int
+    ) -> tuple[TokenIds, bool]:
+        """Allowed text tokens with the `n_needed` likeliest among them, or all; and whether it took the whole tree."""
+        frontier, found, tried = tree.roots, tree.roots[:0], False
+        while len(frontier):
+            if len(frontier) > _WIDE_LEVEL and not tried:
+                tried = True
+                allowed = self.allowed_of(_likeliest(tree, found, frontier, logits, n_needed))
+                if len(allowed) >= n_needed:
+                    return allowed, False
+            frontier = self.allowed_of(frontier)
+            found = np.concatenate((found, frontier))
+            frontier = tree.children(frontier)
+        return found, True
 
     def accept(self, token: int) -> None:
         """Moves on by a token that `allows` has confirmed."""
@@ -251,17 +271,40 @@ class Grammar:
             self._pointer = None
 
 
+def _likeliest(
+    tree: TokenTree, found: TokenIds, frontier: TokenIds, logits: npt.NDArray[np.float32], n_needed: int
+) -> TokenIds:
+    """The likeliest of the tokens in `found`, in `frontier` and below that: a few times as many as are needed."""
+    n = _LIKELY_AT_LEAST + _LIKELY_PER_NEEDED * n_needed
+    # A threshold sorts the far ones out several times faster than a selection from the vocabulary does. Where it
+    # lies is read off every 64th token: for the result it does not matter.
+    some = np.sort(logits[::64])
+    n_near = 2 * n
+    while True:
+        rank = len(some) - 1 - n_near // 64
+        near = np.flatnonzero(logits >= some[rank] if rank > 0 else logits > -np.inf).astype(np.int32)
+        near = near[tree.are_under(near, frontier) | np.isin(near, found)]
+        if len(near) >= n or rank <= 0:
+            break
+        n_near *= 8
+    return near if len(near) <= n else near[np.argpartition(-logits[near], n)[:n]]
+
+
 def draw_allowed(
-    grammar: Grammar, tree: TokenTree, chain: SamplerChain, context: Context
+    grammar: Grammar, tree: TokenTree, chain: SamplerChain, context: Context, banned: Sequence[int] = ()
 ) -> tuple[int | None, bool]:
-    """A text token that the grammar allows, None if there is none; and whether the tree had to be descended."""
-    roots = grammar.allowed_of(tree.roots)
-    if chain.n_kept is not None and len(roots) > _FEW_ROOTS:
-        likely = grammar.allowed_likely(chain.logits(context), chain.n_kept, tree)
-        if likely is not None:
-            return chain.sample_among(context, likely), False
-    allowed = grammar.allowed(tree, roots)
-    return (chain.sample_among(context, allowed) if len(allowed) else None), True
+    """A text token that the grammar allows and that is not banned, None if there is none.
+
+    And whether all allowed tokens had to be found for it.
+    """
+    if chain.n_kept is None:
+        allowed, all_found = grammar.allowed(tree), True
+    else:
+        n_needed = chain.n_kept + len(banned)
+        allowed, all_found = grammar.allowed_likely(tree, chain.logits(context), n_needed)
+    if banned:
+        allowed = allowed[~np.isin(allowed, banned)]
+    return (chain.sample_among(context, allowed) if len(allowed) else None), all_found
 
 
 class GrammarCache:

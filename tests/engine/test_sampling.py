@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edge.engine.engine import Engine
-from edge.engine.sampling import GrammarCache, SamplerChain, SamplingOptions, TokenTree
+from edge.engine.sampling import GrammarCache, SamplerChain, SamplingOptions, TokenTree, draw_allowed
 from edge.errors import EngineError, RequestError
 from edge.grammar import compile_tool
 from edge.types import Tool
@@ -48,6 +48,17 @@ def test_the_tree_holds_every_text_token_once(demo_engine, tree):
     assert sorted(seen) == expected
 
 
+def test_the_tree_knows_which_tokens_begin_with_which(demo_engine, tree):
+    vocab = demo_engine.model.vocab
+    everything = np.arange(vocab.n_tokens, dtype=np.int32)
+    other = tree.roots[-1]
+    for token in tree.roots[:-1:7]:
+        starts = vocab.piece(int(token)), vocab.piece(int(other))
+        under = [i for i in everything[tree.is_text] if vocab.piece(int(i)).startswith(starts)]
+        found = everything[tree.are_under(everything, np.array([token, other]))]
+        assert found.tolist() == under
+
+
 @pytest.mark.model
 def test_descending_the_tree_gives_what_testing_every_token_gives(demo_engine, tree, grammars):
     vocab = demo_engine.model.vocab
@@ -77,11 +88,11 @@ def test_the_likeliest_tokens_draw_what_a_full_mask_draws(demo_engine, tree, gra
     for position, token in enumerate(vocab.tokenize(TEXT)):
         options = SamplingOptions(temperature=temperature, seed=position)
         by_mask, by_likely = SamplerChain(options, vocab), SamplerChain(options, vocab)
-        likely = grammar.allowed_likely(by_likely.logits(context), by_likely.n_kept, tree)
-        if likely is not None:
-            n_shortened += 1
-            expected = by_mask.sample_among(context, grammar.allowed_of(everything))
-            assert by_likely.sample_among(context, likely) == expected
+        likely, all_found = grammar.allowed_likely(tree, by_likely.logits(context), by_likely.n_kept)
+        n_shortened += not all_found
+        full = grammar.allowed_of(everything)
+        assert len(likely) == len(full) if all_found else len(likely) < len(full)
+        assert by_likely.sample_among(context, likely) == by_mask.sample_among(context, full)
         by_mask.close()
         by_likely.close()
         grammar.accept(token)
@@ -120,3 +131,22 @@ def test_an_option_outside_its_range_is_named(options, found):
     with pytest.raises(RequestError) as error:
         SamplingOptions(**options).check()
     assert found in str(error.value)
+
+
+@pytest.mark.model
+def test_a_banned_token_is_passed_over_for_the_next_likeliest(demo_engine, grammars):
+    vocab, context = demo_engine.model.vocab, demo_engine.context
+    context.keep_prefix([0, 0])
+    context.decode(vocab.tokenize("Here it is: <tool_call>"))
+    grammar = grammars.start(compile_tool(TOOL).gbnf)
+    for token in vocab.tokenize(TEXT)[:8]:
+        grammar.accept(token)
+    chain = SamplerChain(SamplingOptions(temperature=0.0), vocab)
+    allowed = grammar.allowed(grammars.tree)
+    by_rank = allowed[np.argsort(-chain.logits(context)[allowed])]
+    for n_banned in range(4):
+        banned = by_rank[:n_banned].tolist()
+        assert draw_allowed(grammar, grammars.tree, chain, context, banned)[0] == by_rank[n_banned]
+    assert draw_allowed(grammar, grammars.tree, chain, context, allowed.tolist()) == (None, True)
+    chain.close()
+    grammar.close()

@@ -13,6 +13,7 @@ from edge.cli.convert import convert_command
 from edge.cli.imatrix import imatrix_command
 from edge.cli.models import models_command, pull_command, rm_command
 from edge.cli.run import run_command
+from edge.cli.serve import serve_command
 from edge.errors import RequestError
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.command("run")(run_command)
+app.command("serve")(serve_command)
 app.command("convert")(convert_command)
 app.command("imatrix")(imatrix_command)
 app.command("pull")(pull_command)

@@ -74,6 +74,11 @@ class Engine:
         """What is loaded: path, architecture, quantization, size, template."""
         return model_facts(self.model.header) | {"chat_template": self.chat_template.origin}
 
+    @property
+    def n_ctx(self) -> int:
+        """Tokens that one answer's prompt and text may have together."""
+        return self.context.plan.n_ctx
+
     def submit(
         self,
         request: ChatRequest | CompletionRequest,

@@ -37,6 +37,11 @@ def is_readable(source: str) -> bool:
     return _automaton(source) is not None or _compiled(source) is not None
 
 
+def is_linear(source: str) -> bool:
+    """Whether a search reads each character once, whatever the expression and the text."""
+    return _automaton(source) is not None
+
+
 @lru_cache(maxsize=512)
 def _automaton(source: str) -> Automaton | None:
     try:

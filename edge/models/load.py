@@ -15,17 +15,26 @@ def load(
     *,
     context: ContextOptions | None = None,
     model: ModelOptions | None = None,
+    n_parallel: int = 1,
+    max_queue: int = 64,
     progress: Progress = lambda line: None,
     on_bytes: OnBytes = ignore_bytes,
 ) -> Engine:
     """An engine for a catalogue name, user/repo[:QUANT] or a path to a .gguf file; fetches what is not here.
 
-    progress: told what is being fetched, a line each. on_bytes: called as its bytes come. Raises EdgeError.
+    n_parallel, max_queue: see `Engine`. progress: told what is being fetched, a line each. on_bytes: called as its
+    bytes come. Raises EdgeError.
     """
     resolved = resolve(ref, progress, on_bytes=on_bytes)
     entry = resolved.entry
     template = hermes_template(entry.default_system) if entry and entry.chat_template == "hermes" else None
     temperature = entry.temperature if entry else DEFAULT_TEMPERATURE
     return Engine(
-        resolved.path, chat_template=template, temperature=temperature, model=model, context=context
+        resolved.path,
+        chat_template=template,
+        temperature=temperature,
+        model=model,
+        context=context,
+        n_parallel=n_parallel,
+        max_queue=max_queue,
     )

@@ -1,0 +1,204 @@
+"""`serve`: an OpenAI-compatible endpoint over one model."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edge.cli.models import REF_HELP
+from edge.cli.progress import fetch_view, tell
+from edge.cli.session import set_up_logging
+from edge.errors import RequestError
+
+if TYPE_CHECKING:
+    from edge.engine.engine import Engine
+    from edge.server.options import DeviceReading, ListenOptions, ServerOptions
+
+_NEEDED = ("fastapi", "uvicorn", "prometheus_client")
+
+
+def serve_command(
+    model: Annotated[str, typer.Option(metavar="REF", envvar="SMOLTOOLS_EDGE_MODEL", help=REF_HELP)] = "demo",
+    host: Annotated[
+        str, typer.Option(envvar="SMOLTOOLS_EDGE_HOST", help="Others than this machine need an API key.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(envvar="SMOLTOOLS_EDGE_PORT", min=0, max=65535, help="0 takes a free one.")
+    ] = 8080,
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY",
+            envvar="SMOLTOOLS_EDGE_API_KEY",
+            help="Key that clients must send. Other users of this machine see it here; better a file.",
+        ),
+    ] = None,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", envvar="SMOLTOOLS_EDGE_API_KEY_FILE", help="File of keys, one a line."),
+    ] = None,
+    parallel: Annotated[
+        int,
+        typer.Option(
+            metavar="N", envvar="SMOLTOOLS_EDGE_PARALLEL", min=1, max=64, help="Answers made at once."
+        ),
+    ] = 1,
+    max_queue: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            envvar="SMOLTOOLS_EDGE_MAX_QUEUE",
+            min=0,
+            max=10_000,
+            help="Requests that may wait; more get a 429.",
+        ),
+    ] = 16,
+    deadline: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", envvar="SMOLTOOLS_EDGE_DEADLINE", help="For a request, at most."),
+    ] = 600.0,
+    max_tokens: Annotated[
+        int,
+        typer.Option(
+            metavar="N", envvar="SMOLTOOLS_EDGE_MAX_TOKENS", help="Of answers whose request names no limit."
+        ),
+    ] = 1024,
+    alias: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What the model is called; default: its REF.")
+    ] = None,
+    n_ctx: Annotated[
+        int | None,
+        typer.Option("--n-ctx", metavar="N", envvar="SMOLTOOLS_EDGE_N_CTX", help="Context window in tokens."),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(metavar="N", envvar="SMOLTOOLS_EDGE_THREADS", help="Default: the physical cores."),
+    ] = None,
+    kv_type: Annotated[str, typer.Option(metavar="TYPE", help="KV cache: f32, f16 or q8_0.")] = "f16",
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="Web pages that may call, e.g. https://example.org; repeatable."),
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Further Host header that is answered to; repeatable."),
+    ] = None,
+    max_body_mib: Annotated[float, typer.Option(metavar="MIB", help="Size of one request at most.")] = 4.0,
+    grace: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", min=0, max=3600, help="For running answers after SIGTERM."),
+    ] = 30.0,
+    tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="Certificate, PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key, PEM.")] = None,
+    log_json: Annotated[bool, typer.Option("--log-json", help="The log as JSON, one object a line.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="llama.cpp's log on standard error.")
+    ] = False,
+) -> None:
+    """Serve a model to OpenAI clients: http://127.0.0.1:8080/v1.
+
+    Example: smoltools-edge serve --model smol-tools-4b --parallel 4
+    """
+    check_extra()
+    from edge.server.door import is_loopback_host, local_hosts
+    from edge.server.options import MIB, ListenOptions, ServerOptions
+
+    set_up_logging(verbose)
+    keys = (*(api_key or ()), *(read_keys(api_key_file) if api_key_file else ()))
+    options = ServerOptions(
+        model_id=alias or model_name(model),
+        api_keys=keys,
+        cors_origins=tuple(cors_origin or ()),
+        allowed_hosts=local_hosts(host, allowed_host or ()) if is_loopback_host(host) and not keys else None,
+        deadline_s=deadline,
+        max_tokens=max_tokens,
+        max_body_bytes=int(max_body_mib * MIB),
+    )
+    listen = ListenOptions(
+        host=host,
+        port=port,
+        tls_cert=str(tls_cert) if tls_cert else None,
+        tls_key=str(tls_key) if tls_key else None,
+        grace_s=grace,
+    )
+
+    def load() -> Engine:
+        from edge.engine.context import ContextOptions
+        from edge.models.load import load
+
+        context = ContextOptions(n_ctx=n_ctx, n_threads=threads, kv_type=kv_type)
+        with fetch_view() as view:
+            return load(
+                model,
+                context=context,
+                n_parallel=parallel,
+                max_queue=max_queue,
+                progress=view.tell,
+                on_bytes=view.on_bytes,
+            )
+
+    _serve(load, options, listen, log_json=log_json)
+
+
+def _serve(
+    load: Callable[[], Engine], options: ServerOptions, listen: ListenOptions, *, log_json: bool
+) -> None:
+    from edge.server.lifecycle import serve
+    from edge.server.logs import set_up_server_log
+
+    set_up_server_log(as_json=log_json)
+    serve(
+        load,
+        options,
+        listen,
+        device=read_device,
+        on_listening=lambda url: tell(f"listening on {url}; loading {options.model_id}"),
+        on_ready=lambda engine: tell(f"ready: {options.model_id}, n_ctx {engine.n_ctx}"),
+    )
+
+
+def check_extra() -> None:
+    """Raises RequestError, with the command that helps, when the server's packages are not installed."""
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise RequestError(
+            f"serve needs {', '.join(missing)}, which the extra 'server' brings: pip install 'smoltools-edge[server]'"
+        )
+
+
+def model_name(ref: str) -> str:
+    """What a model is called to clients: a file's name without its folder, any other reference as it is."""
+    return Path(ref).stem if ref.endswith(".gguf") else ref
+
+
+def read_keys(path: Path) -> tuple[str, ...]:
+    """The keys of a file; empty lines and those that begin with # are skipped. Raises RequestError."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8"
+        raise RequestError(f"the key file {path} cannot be read: {reason}") from None
+    keys = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+    if not keys:
+        raise RequestError(f"the key file {path} holds no key; one a line is needed")
+    return keys
+
+
+def read_device() -> DeviceReading:
+    """What this device says of memory now."""
+    import psutil
+
+    from edge.server.options import DeviceReading
+
+    memory = psutil.virtual_memory()
+    reading = DeviceReading(
+        memory_available_bytes=memory.available, resident_bytes=psutil.Process().memory_info().rss
+    )
+    if memory.available < memory.total // 20:
+        reading = replace(reading, troubles=(f"only {memory.available >> 20} MiB of memory are free",))
+    return reading

@@ -1,70 +1,138 @@
-"""A model of the Qwen3.5-4B configuration with random Q4_K weights, for timing only. 2.4 GB, a minute to write.
+"""Models of the real 4B sizes (Qwen3.5-4B, Qwen3-4B) with random weights, for timing and memory only.
 
-Its vocabulary is that of another GGUF file, so that text is tokenized as a real tokenizer would, filled up with unused
-tokens to the 248,320 that the real model has. It talks nonsense; a step costs what one of the real model costs.
+Their vocabulary is that of another GGUF file, so that text is tokenized as a real tokenizer would, filled up with
+unused tokens to the size that the real model has. They talk nonsense; a step costs what one of the real model costs.
 """
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from pathlib import Path
 
 import gguf
 import numpy as np
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
+from profiles.recipes import layer_gets_more_bits
 from tests.tiny_gguf import TinyShape, add_key, metadata
 
-SHAPE = TinyShape(
-    architecture="qwen35",
-    n_layer=32,
-    n_embd=2560,
-    n_ff=9216,
-    n_head=16,
-    n_head_kv=4,
-    head_dim=256,
-    n_vocab=248_320,
-    n_ctx=262_144,
-    n_key_heads=16,
-    n_value_heads=32,
-    state_size=128,
-    interval=4,
-)
+SHAPES = {
+    "qwen35": TinyShape(
+        architecture="qwen35",
+        n_layer=32,
+        n_embd=2560,
+        n_ff=9216,
+        n_head=16,
+        n_head_kv=4,
+        head_dim=256,
+        n_vocab=248_320,
+        n_ctx=262_144,
+        n_key_heads=16,
+        n_value_heads=32,
+        state_size=128,
+        interval=4,
+    ),
+    "qwen3": TinyShape(
+        architecture="qwen3",
+        n_layer=36,
+        n_embd=2560,
+        n_ff=9728,
+        n_head=32,
+        n_head_kv=8,
+        head_dim=128,
+        n_vocab=151_936,
+        n_ctx=262_144,
+    ),
+}
+FILE_TYPES = {"BF16": 32, "Q8_0": 7, "Q4_K": 14, "Q4_K_M": 15}  # general.file_type
 _VOCABULARY = ("tokens", "token_type", "merges", "pre", "model", "eos_token_id")
+_ROWS_AT_ONCE = 4096
 
 
-def write_random_4b(path: Path, *, vocabulary_of: Path) -> Path:
-    """Writes the model with the vocabulary of another file."""
-    writer = gguf.GGUFWriter(path, "qwen35")
-    keys = {k: v for k, v in metadata(TinyShape(architecture="qwen35"), 0).items() if "tokenizer" not in k}
-    keys |= {k: v for k, v in metadata_of_shape().items() if "tokenizer" not in k}
-    keys |= vocabulary(vocabulary_of) | {"qwen35.rope.dimension_sections": [11, 11, 10, 0]}
+def write_random_4b(
+    path: Path,
+    *,
+    vocabulary_of: Path,
+    architecture: str = "qwen35",
+    quantization: str = "Q4_K",
+    tied: bool = True,
+) -> Path:
+    """Writes the model with the vocabulary of another file; 2.4 GB as Q4_K, a minute.
+
+    quantization: Q8_0 and BF16 are one type throughout, Q4_K too; Q4_K_M mixes in Q6_K as llama.cpp's quantizer does.
+    """
+    shape = SHAPES[architecture]
+    writer = gguf.GGUFWriter(path, architecture)
+    keys = {k: v for k, v in metadata_of_shape(shape).items() if "tokenizer" not in k}
+    keys |= vocabulary(vocabulary_of, shape.n_vocab) | {"general.file_type": FILE_TYPES[quantization]}
+    if architecture == "qwen35":
+        keys |= {"qwen35.rope.dimension_sections": [11, 11, 10, 0], "qwen35.rope.dimension_count": 64}
     for key, value in keys.items():
         add_key(writer, key, value)
-    rng = np.random.default_rng(0)
-    for name, shape in tensor_shapes():
-        if len(shape) == 1 or "conv1d" in name:
-            writer.add_tensor(name, (0.5 + 0.1 * rng.standard_normal(shape)).astype(np.float32) * _sign(name))
+    tensors = tensor_shapes(shape, tied=tied)
+    for name, dims in tensors:
+        kind = type_of(name, dims, quantization, shape, tied=tied)
+        byte_shape = (*dims[:-1], row_bytes(kind, dims[-1]))
+        n_bytes = int(np.prod(byte_shape))
+        if kind == GGMLQuantizationType.F32:
+            writer.add_tensor_info(name, dims, np.dtype(np.float32), n_bytes)
         else:
-            kind = GGMLQuantizationType.Q4_K
-            writer.add_tensor(name, q4_k_blocks(rng, shape), raw_dtype=kind)
+            writer.add_tensor_info(name, byte_shape, np.dtype(np.uint8), n_bytes, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
+    writer.write_ti_data_to_file()
+    rng = np.random.default_rng(0)
+    for name, dims in tensors:
+        writer.write_tensor_data(
+            tensor_data(rng, name, dims, type_of(name, dims, quantization, shape, tied=tied))
+        )
     writer.close()
     return path
+
+
+def row_bytes(kind: GGMLQuantizationType, n_elements: int) -> int:
+    block, size = GGML_QUANT_SIZES[kind]
+    return n_elements // block * size
+
+
+def type_of(
+    name: str, dims: tuple[int, ...], quantization: str, shape: TinyShape, *, tied: bool
+) -> GGMLQuantizationType:
+    """The type that a tensor has in a file of that quantization."""
+    if len(dims) == 1 or "conv1d" in name:
+        return GGMLQuantizationType.F32
+    if quantization != "Q4_K_M":
+        return GGMLQuantizationType[quantization]
+    if name == ("token_embd.weight" if tied else "output.weight"):
+        return GGMLQuantizationType.Q6_K
+    if any(part in name for part in ("ffn_down", "attn_v", "attn_qkv")):
+        more = layer_gets_more_bits(int(name.split(".")[1]), shape.n_layer)
+        return GGMLQuantizationType.Q6_K if more else GGMLQuantizationType.Q4_K
+    return GGMLQuantizationType.Q4_K
+
+
+def tensor_data(
+    rng: np.random.Generator, name: str, dims: tuple[int, ...], kind: GGMLQuantizationType
+) -> np.ndarray:
+    """Random weights, small enough that activations stay finite."""
+    if kind == GGMLQuantizationType.F32:
+        return (0.5 + 0.1 * rng.standard_normal(dims)).astype(np.float32) * _sign(name)
+    make = {"Q4_K": q4_k_blocks, "Q6_K": q6_k_blocks, "Q8_0": q8_0_blocks, "BF16": bf16_rows}[kind.name]
+    parts = range(0, dims[0], _ROWS_AT_ONCE)
+    return np.concatenate([make(rng, (min(_ROWS_AT_ONCE, dims[0] - i), dims[1])) for i in parts])
 
 
 def _sign(name: str) -> float:
     return -1.0 if name.endswith("ssm_a") else 1.0
 
 
-def metadata_of_shape() -> dict[str, object]:
+def metadata_of_shape(shape: TinyShape) -> dict[str, object]:
     """Keys of the real size, without paying for an invented vocabulary of that size."""
-    small = TinyShape(**{**{f: getattr(SHAPE, f) for f in SHAPE.__dataclass_fields__}, "n_vocab": 512})
-    return metadata(small, 0)
+    values = {field.name: getattr(shape, field.name) for field in fields(shape)}
+    return metadata(replace(TinyShape(**values), n_vocab=512), 0)
 
 
-def vocabulary(path: Path) -> dict[str, object]:
+def vocabulary(path: Path, n_vocab: int) -> dict[str, object]:
     """The tokenizer's keys of a GGUF file, its tokens filled up to the size."""
     reader = gguf.GGUFReader(path)
     found: dict[str, object] = {}
@@ -73,29 +141,31 @@ def vocabulary(path: Path) -> dict[str, object]:
         if field is not None:
             found[f"tokenizer.ggml.{name}"] = field.contents()
     tokens, types = list(found["tokenizer.ggml.tokens"]), list(found["tokenizer.ggml.token_type"])  # type: ignore[call-overload]
-    n_more = SHAPE.n_vocab - len(tokens)
+    n_more = n_vocab - len(tokens)
     found["tokenizer.ggml.tokens"] = tokens + [f"[PAD{i}]" for i in range(n_more)]
     found["tokenizer.ggml.token_type"] = [int(t) for t in types] + [5] * n_more
     return found
 
 
-def tensor_shapes() -> list[tuple[str, tuple[int, ...]]]:
-    """Names and shapes (rows first) of the real model: tied embedding, 24 linear and 8 full-attention layers."""
-    s, e = SHAPE, SHAPE.n_embd
+def tensor_shapes(s: TinyShape, *, tied: bool = True) -> list[tuple[str, tuple[int, ...]]]:
+    """Names and shapes (rows first) of the real model; of Qwen3.5, 24 linear and 8 full-attention layers."""
+    e, hybrid = s.n_embd, s.architecture == "qwen35"
     key, value = s.n_key_heads * s.state_size, s.n_value_heads * s.state_size
     out: list[tuple[str, tuple[int, ...]]] = [
         ("token_embd.weight", (s.n_vocab, e)),
         ("output_norm.weight", (e,)),
     ]
+    if not tied:
+        out.append(("output.weight", (s.n_vocab, e)))
     for i in range(s.n_layer):
         block: list[tuple[str, tuple[int, ...]]] = [
             ("attn_norm.weight", (e,)),
-            ("post_attention_norm.weight", (e,)),
+            ("post_attention_norm.weight" if hybrid else "ffn_norm.weight", (e,)),
             ("ffn_gate.weight", (s.n_ff, e)),
             ("ffn_up.weight", (s.n_ff, e)),
             ("ffn_down.weight", (e, s.n_ff)),
         ]
-        if (i + 1) % s.interval:
+        if hybrid and (i + 1) % s.interval:
             block += [
                 ("attn_qkv.weight", (2 * key + value, e)),
                 ("attn_gate.weight", (value, e)),
@@ -109,7 +179,7 @@ def tensor_shapes() -> list[tuple[str, tuple[int, ...]]]:
             ]
         else:
             block += [
-                ("attn_q.weight", (2 * s.n_head * s.head_dim, e)),
+                ("attn_q.weight", ((2 if hybrid else 1) * s.n_head * s.head_dim, e)),
                 ("attn_k.weight", (s.n_head_kv * s.head_dim, e)),
                 ("attn_v.weight", (s.n_head_kv * s.head_dim, e)),
                 ("attn_output.weight", (e, s.n_head * s.head_dim)),
@@ -129,3 +199,28 @@ def q4_k_blocks(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     blocks[:, 0:2] = np.frombuffer(scale.tobytes(), np.uint8)  # d
     blocks[:, 2:4] = np.frombuffer(np.float16(float(scale) * 7.5).tobytes(), np.uint8)  # dmin
     return blocks.reshape(rows, per_row * n_bytes)
+
+
+def q6_k_blocks(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Random Q6_K rows of bytes: 6-bit values under small 8-bit sub-scales and one tiny scale."""
+    n_elements, n_bytes = GGML_QUANT_SIZES[GGMLQuantizationType.Q6_K]
+    rows, per_row = shape[0], shape[1] // n_elements
+    blocks = rng.integers(0, 256, (rows * per_row, n_bytes), dtype=np.uint8)
+    scale = np.float16(0.1 / (32 * 127 * shape[1] ** 0.5))
+    blocks[:, -2:] = np.frombuffer(scale.tobytes(), np.uint8)
+    return blocks.reshape(rows, per_row * n_bytes)
+
+
+def q8_0_blocks(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Random Q8_0 rows of bytes: one scale, 32 values."""
+    n_elements, n_bytes = GGML_QUANT_SIZES[GGMLQuantizationType.Q8_0]
+    rows, per_row = shape[0], shape[1] // n_elements
+    blocks = rng.integers(0, 256, (rows * per_row, n_bytes), dtype=np.uint8)
+    blocks[:, :2] = np.frombuffer(np.float16(0.2 / (127 * shape[1] ** 0.5)).tobytes(), np.uint8)
+    return blocks.reshape(rows, per_row * n_bytes)
+
+
+def bf16_rows(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Random BF16 rows of bytes: the upper halves of small float32."""
+    values = rng.standard_normal(shape, dtype=np.float32) * np.float32(0.2 / shape[1] ** 0.5)
+    return (values.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)

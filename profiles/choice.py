@@ -17,8 +17,6 @@ from profiles.footprint import RunOptions, footprint, offloaded_share
 from profiles.plan import Candidate, Pins, Plan, Step, mib
 from profiles.shape import ModelFacts, ModelShape, Weights
 
-Values = dict[str, object]
-
 
 def choose(
     device: Device,
@@ -37,11 +35,13 @@ def choose(
     available = device.available_bytes
     budget = max(0, (available.value or 0) - profile.headroom_bytes)
     candidates = [
-        _assess(facts, weights, values, device, profile, pins, budget)
-        for facts, weights, values in _combinations(profile, models, pins)
+        _assess(facts, weights, options, device, profile, pins, budget)
+        for facts, weights, options in _combinations(profile, models, pins)
     ]
     ordered = [candidate for _, candidate in sorted(candidates, key=lambda item: item[0])]
     chosen = next((candidate for candidate in ordered if candidate.fits), None)
+    if available.value is None:
+        chosen = min(ordered, key=lambda candidate: candidate.total_bytes)
     if chosen is None:
         raise _nothing_fits(ordered, budget, device, profile)
     n_threads, why_threads = _threads(device, profile, pins)
@@ -87,17 +87,16 @@ def check_pins(models: Sequence[ModelFacts], pins: Pins) -> None:
 
 def _combinations(
     profile: DeviceProfile, models: Sequence[ModelFacts], pins: Pins
-) -> Iterator[tuple[ModelFacts, Weights, Values]]:
+) -> Iterator[tuple[ModelFacts, Weights, RunOptions]]:
     kv_types = (pins.kv_type,) if pins.kv_type else profile.run.kv_types
     n_ubatches = (pins.n_ubatch,) if pins.n_ubatch else profile.run.n_ubatch
+    extras = profile.run.use_extra_bufts if pins.use_extra_bufts is None else (pins.use_extra_bufts,)
     for facts in models:
         contexts = (pins.n_ctx,) if pins.n_ctx else contexts_for(facts.shape, profile)
         for weights in _allowed_weights(facts, pins):
-            for n_ctx, kv_type, n_ubatch in itertools.product(contexts, kv_types, n_ubatches):
-                if pins.n_ctx is None or n_ctx <= facts.shape.n_ctx_train:
-                    # More tokens at once than the context holds are never there.
-                    values: Values = {"n_ctx": n_ctx, "kv_type": kv_type, "n_ubatch": min(n_ubatch, n_ctx)}
-                    yield facts, weights, values
+            for n_ctx, kv_type, n_ubatch, extra in itertools.product(contexts, kv_types, n_ubatches, extras):
+                if n_ctx <= facts.shape.n_ctx_train:
+                    yield facts, weights, _options(n_ctx, kv_type, n_ubatch, extra, pins)
 
 
 def contexts_for(shape: ModelShape, profile: DeviceProfile) -> tuple[int, ...]:
@@ -110,28 +109,29 @@ def _allowed_weights(facts: ModelFacts, pins: Pins) -> list[Weights]:
     return [w for w in facts.weights if wanted in (None, w.quantization)]
 
 
+def _options(n_ctx: int, kv_type: str, n_ubatch: int, use_extra_bufts: bool, pins: Pins) -> RunOptions:
+    return RunOptions(
+        n_ctx=n_ctx,
+        kv_type_k=kv_type,
+        kv_type_v=kv_type,
+        n_ubatch=min(n_ubatch, n_ctx),  # more tokens at once than the context holds are never there
+        n_parallel=pins.n_parallel,
+        n_outputs_max=pins.n_parallel,
+        use_extra_bufts=use_extra_bufts,
+        state_cache_bytes=pins.state_cache_bytes,
+    )
+
+
 def _assess(
     facts: ModelFacts,
     weights: Weights,
-    values: Values,
+    options: RunOptions,
     device: Device,
     profile: DeviceProfile,
     pins: Pins,
     budget: int,
 ) -> tuple[tuple[int, ...], Candidate]:
     """A candidate, behind its place in the order of preference."""
-    extra = profile.run.use_extra_bufts if pins.use_extra_bufts is None else pins.use_extra_bufts
-    kv_type = str(values["kv_type"])
-    options = RunOptions(
-        n_ctx=int(str(values["n_ctx"])),
-        kv_type_k=kv_type,
-        kv_type_v=kv_type,
-        n_ubatch=int(str(values["n_ubatch"])),
-        n_parallel=pins.n_parallel,
-        n_outputs_max=pins.n_parallel,
-        use_extra_bufts=extra,
-        state_cache_bytes=pins.state_cache_bytes,
-    )
     options = with_gpu_layers(facts.shape, weights, options, device, profile, pins)
     needed = footprint(
         facts.shape,
@@ -162,6 +162,7 @@ def _rank(candidate: Candidate, profile: DeviceProfile, facts: ModelFacts) -> tu
         "n_ctx": (_place(run.n_ctx, options.n_ctx),),
         "kv_type": (_place(run.kv_types, options.kv_type_k),),
         "n_ubatch": (_place(run.n_ubatch, options.n_ubatch),),
+        "use_extra_bufts": (_place(run.use_extra_bufts, options.use_extra_bufts),),
     }
     return tuple(itertools.chain.from_iterable(places[dimension] for dimension in run.order))
 
@@ -213,18 +214,12 @@ def _explain(
     chosen: Candidate, ordered: Sequence[Candidate], profile: DeviceProfile, pins: Pins
 ) -> Iterator[Step]:
     """For each dimension, in the order of preference: what was better and why it could not be had."""
-    pinned = {
-        "n_ctx": pins.n_ctx,
-        "quantization": pins.quantization,
-        "kv_type": pins.kv_type,
-        "n_ubatch": pins.n_ubatch,
-    }
     left = list(ordered)
     for dimension in profile.run.order:
         read = _READ[dimension]
         value = read(chosen)
         better = list(itertools.takewhile(lambda v, value=value: v != value, dict.fromkeys(map(read, left))))  # type: ignore[misc]
-        if pinned.get(dimension) is not None:
+        if getattr(pins, dimension, None) is not None:
             why = "as asked"
         elif better:
             why = "; ".join(_why_not(v, [c for c in left if read(c) == v]) for v in better)
@@ -242,6 +237,7 @@ _READ: dict[str, Callable[[Candidate], object]] = {
     "n_ctx": lambda c: c.options.n_ctx,
     "kv_type": lambda c: c.options.kv_type_k,
     "n_ubatch": lambda c: c.options.n_ubatch,
+    "use_extra_bufts": lambda c: c.options.use_extra_bufts,
 }
 
 
@@ -254,7 +250,7 @@ def _why_budget(device: Device, profile: DeviceProfile) -> str:
     available = device.available_bytes
     if available.value is None:
         return (
-            f"the free memory is unknown ({available.source}: {available.reason}), so nothing is taken to fit"
+            f"the free memory is unknown ({available.source}: {available.reason}), so the smallest is taken"
         )
     headroom = mib(profile.headroom_bytes)
     return f"{mib(available.value)} available ({available.source}), {headroom} left free by the profile"
@@ -324,4 +320,3 @@ def _nothing_fits(
         needed_bytes=least.total_bytes,
         budget_bytes=budget,
     )
-

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from profiles.device import Device
 from profiles.errors import DeviceProfileError
 
-Dimension = Literal["n_ctx", "model", "quantization", "kv_type", "n_ubatch"]
+Dimension = Literal["n_ctx", "model", "quantization", "kv_type", "n_ubatch", "use_extra_bufts"]
 DIMENSIONS: tuple[Dimension, ...] = get_args(Dimension)
 Kind = Literal["jetson", "raspberry-pi", "apple", "laptop", "desktop", "server", "other"]
 _MIB = 1 << 20
@@ -57,7 +57,7 @@ class Run(_Table):
     n_batch: Annotated[int, Field(ge=1, le=8192)] = 512
     gpu_layers: Literal["all"] | Annotated[int, Field(ge=0, le=1000)] = "all"
     threads: Literal["performance", "physical"] | Annotated[int, Field(ge=1, le=512)] = "performance"
-    use_extra_bufts: bool = False
+    use_extra_bufts: Annotated[tuple[bool, ...], Field(min_length=1)] = (False,)
     order: tuple[Dimension, ...] = DIMENSIONS
 
     @field_validator("order")

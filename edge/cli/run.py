@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 
 from edge.cli.models import REF_HELP
-from edge.cli.session import Settings, check_prompt, open_engine, read_tools, reply_document, set_up_logging
+from edge.cli.plan import DEVICE_PROFILE, open_planned
+from edge.cli.session import Settings, check_prompt, read_tools, reply_document, set_up_logging
+from profiles.plan import Pins
 
 
 def run_command(
@@ -44,13 +46,24 @@ def run_command(
     seed: Annotated[int | None, typer.Option(metavar="N", help="Same seed, same answer.")] = None,
     n_ctx: Annotated[
         int | None,
-        typer.Option("--n-ctx", metavar="N", envvar="SMOLTOOLS_EDGE_N_CTX", help="Context window in tokens."),
+        typer.Option(
+            "--n-ctx",
+            metavar="N",
+            envvar="SMOLTOOLS_EDGE_N_CTX",
+            help="Context window in tokens. Default: what fits (see `profile`).",
+        ),
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(metavar="N", envvar="SMOLTOOLS_EDGE_THREADS", help="Default: the physical cores."),
+        typer.Option(metavar="N", envvar="SMOLTOOLS_EDGE_THREADS", help="Default: the performance cores."),
     ] = None,
-    kv_type: Annotated[str, typer.Option(metavar="TYPE", help="KV cache: f32, f16 or q8_0.")] = "f16",
+    kv_type: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="KV cache: f32, f16 or q8_0. Default: what fits.")
+    ] = None,
+    gpu_layers: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Layers on the GPU. Default: as many as fit.")
+    ] = None,
+    device_profile: Annotated[Path | None, DEVICE_PROFILE] = None,
     no_grammar: Annotated[
         bool, typer.Option("--no-grammar", help="Do not constrain calls; malformed ones are reported.")
     ] = False,
@@ -80,7 +93,8 @@ def run_command(
     )
     interactive = prompt is None and sys.stdin.isatty() and not json
     text = None if interactive else check_prompt(_read_prompt(prompt))
-    engine = open_engine(model, n_ctx=n_ctx, n_threads=threads, kv_type=kv_type)
+    pins = Pins(n_ctx=n_ctx, n_threads=threads, kv_type=kv_type, n_gpu_layers=gpu_layers)
+    engine, planned = open_planned(model, pins, profile_file=device_profile)
     with engine:
         if text is None:
             from edge.cli.repl import converse
@@ -89,7 +103,7 @@ def run_command(
             return
         request = settings.request([{"role": "user", "content": text}])
         if json:
-            document = reply_document(engine.chat(request), engine, settings)
+            document = reply_document(engine.chat(request), engine, settings, planned.plan)
             typer.echo(json_module.dumps(document, ensure_ascii=False, indent=2))
             return
         from edge.cli.render import make_renderer, show_all

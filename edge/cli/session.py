@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge.cli.progress import fetch_view
 from edge.errors import RequestError, ToolsError
 from edge.types import Message, Reply, Tool
 
 if TYPE_CHECKING:
     from edge.engine.engine import Engine
     from edge.engine.request import ChatRequest
+    from profiles.plan import Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,23 +73,12 @@ def read_tools(path: Path) -> tuple[Tool, ...]:
         raise ToolsError(f"the tools file {path}: {exc}") from None
 
 
-def open_engine(ref: str, *, n_ctx: int | None, n_threads: int | None, kv_type: str) -> Engine:
-    """The engine for a model reference; fetches the model if it is not here."""
-    from edge.engine.context import ContextOptions
-    from edge.models.load import load
-
-    options = ContextOptions(n_ctx=n_ctx, n_threads=n_threads, kv_type=kv_type)
-    with fetch_view() as view:
-        return load(ref, context=options, progress=view.tell, on_bytes=view.on_bytes)
-
-
-def reply_document(reply: Reply, engine: Engine, settings: Settings) -> dict[str, object]:
+def reply_document(reply: Reply, engine: Engine, settings: Settings, plan: Plan) -> dict[str, object]:
     """The JSON form of a reply that `--json` prints."""
     document = dataclasses.asdict(reply)
-    plan = dataclasses.asdict(engine.context.plan)
     temperature = engine.temperature if settings.temperature is None else settings.temperature
     sampling = {"temperature": temperature, "seed": settings.seed, "max_tokens": settings.max_tokens}
-    return document | {"model": engine.facts, "plan": plan | {"sampling": sampling}}
+    return document | {"model": engine.facts, "plan": plan.document() | {"sampling": sampling}}
 
 
 def set_up_logging(verbose: bool) -> None:

@@ -241,6 +241,14 @@ def check_runnable(header: GgufHeader, type_bytes: Callable[[int, int], int | No
         raise ModelError(f"{header.path} cannot be run: {exc}; convert or download it again") from None
 
 
+def check_whole(header: GgufHeader, type_bytes: Callable[[int, int], int | None]) -> None:
+    """Raises ModelError for a file whose tensors reach beyond its end; asks nothing of its architecture."""
+    try:
+        _check_extent(header, type_bytes)
+    except _Damaged as exc:
+        raise ModelError(f"{header.path} cannot be run: {exc}; convert or download it again") from None
+
+
 def _check_extent(header: GgufHeader, type_bytes: Callable[[int, int], int | None]) -> None:
     for tensor in header.tensors.values():
         n_rows = 1

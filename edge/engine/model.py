@@ -39,10 +39,10 @@ class Model:
         self.path = Path(path)
         self.options = options or ModelOptions()
         self.header = read_gguf_header(self.path)
-        check_runnable(self.header, _row_bytes)
+        check_runnable(self.header, row_bytes)
         if not trusted:
             check_in_child(self.path)
-        self.pointer = _load(self.path, self.options)
+        self.pointer = load_weights(self.path, self.options)
         self.vocab = Vocabulary(llama().llama_model_get_vocab(self.pointer))
         self.n_ctx_train = int(llama().llama_model_n_ctx_train(self.pointer))
         self.is_hybrid = bool(llama().llama_model_is_hybrid(self.pointer))
@@ -66,7 +66,8 @@ class Model:
         self.close()
 
 
-def _row_bytes(ggml_type: int, n_elements: int) -> int | None:
+def row_bytes(ggml_type: int, n_elements: int) -> int | None:
+    """Bytes of a row in a ggml type; None for a type or a row length that does not exist."""
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
     try:
@@ -76,7 +77,8 @@ def _row_bytes(ggml_type: int, n_elements: int) -> int | None:
     return None if n_elements % block else n_elements // block * size
 
 
-def _load(path: Path, options: ModelOptions) -> Any:  # noqa: ANN401 - ctypes pointer
+def load_weights(path: Path, options: ModelOptions) -> Any:  # noqa: ANN401 - ctypes pointer
+    """The `llama_model` of a file; its owner frees it. Raises ModelError."""
     lib = llama()
     params = lib.llama_model_default_params()
     params.n_gpu_layers = options.n_gpu_layers
@@ -108,17 +110,23 @@ class Vocabulary:
         parse_special: read `<|im_start|>` and the like as control tokens.
         add_bos: put the begin-of-sequence token first where the model wants one and the text lacks it.
         """
-        raw = _encode(unicodedata.normalize("NFC", text))
-        lib = llama()
-        capacity = len(raw) + 8
-        buffer = (ctypes.c_int32 * capacity)()
-        n = lib.llama_tokenize(self.pointer, raw, len(raw), buffer, capacity, False, parse_special)
-        if n < 0:
-            raise RequestError(f"a text of {len(raw)} bytes cannot be tokenized by this model")
-        tokens = list(buffer[:n])
+        tokens = self._tokens_of(text, parse_special=parse_special, add_special=False)
         if add_bos and self._adds_bos and tokens[:1] != [self._bos_id]:
             tokens.insert(0, self._bos_id)
         return tokens
+
+    def tokenize_whole(self, text: str) -> list[int]:
+        """Token ids of a text that stands alone, with what the model wants around it ([CLS] and [SEP], say)."""
+        return self._tokens_of(text, parse_special=False, add_special=True)
+
+    def _tokens_of(self, text: str, *, parse_special: bool, add_special: bool) -> list[int]:
+        raw = _encode(unicodedata.normalize("NFC", text))
+        capacity = len(raw) + 8
+        buffer = (ctypes.c_int32 * capacity)()
+        n = llama().llama_tokenize(self.pointer, raw, len(raw), buffer, capacity, add_special, parse_special)
+        if n < 0:
+            raise RequestError(f"a text of {len(raw)} bytes cannot be tokenized by this model")
+        return list(buffer[:n])
 
     def piece(self, token_id: int) -> bytes:
         """The bytes a token stands for, control tokens written out (`<|im_end|>`)."""

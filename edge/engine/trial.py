@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -21,12 +22,15 @@ from edge.errors import ModelError
 _TIMEOUT_S = 900.0  # a 4B file from a slow SD card
 
 
-def check_in_child(path: Path) -> None:
-    """Raises ModelError if llama.cpp cannot load the file and decode with it. 0.7 s and the file's reading, once."""
-    mark = _mark(path)
+def check_in_child(path: Path, module: str = "edge.engine.trial") -> None:
+    """Raises ModelError if llama.cpp cannot load the file and decode with it. 0.7 s and the file's reading, once.
+
+    module: what the child runs, with the path as its argument.
+    """
+    mark = _mark(path, module)
     if mark is not None and mark.exists():
         return
-    command = [sys.executable, "-m", "edge.engine.trial", str(path)]
+    command = [sys.executable, "-m", module, str(path)]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
@@ -51,7 +55,7 @@ def _reason(result: subprocess.CompletedProcess[str]) -> str:
     return f"llama.cpp aborts on it ({name}{': ' + ''.join(detail) if any(detail) else ''})"
 
 
-def _mark(path: Path) -> Path | None:
+def _mark(path: Path, module: str) -> Path | None:
     """The file whose existence says that this very file was loaded before; None where nothing can be kept."""
     root = os.environ.get("SMOLTOOLS_EDGE_CACHE")
     if root is None:
@@ -65,6 +69,7 @@ def _mark(path: Path) -> Path | None:
         stat.st_mtime_ns,
         stat.st_ino,
         metadata.version("llama-cpp-python"),
+        module,
     )
     return Path(root) / "loaded" / hashlib.sha256(repr(what).encode()).hexdigest()[:32]
 
@@ -89,9 +94,14 @@ def _try(path: Path) -> None:
         context.close()
 
 
-if __name__ == "__main__":
+def run_trial(attempt: Callable[[Path], None]) -> None:
+    """The child's side: tries the file that the command line names, says what was wrong, exits."""
     try:
-        _try(Path(sys.argv[1]))
+        attempt(Path(sys.argv[1]))
     except Exception as exc:  # noqa: BLE001 - whatever it is, the parent says it
         sys.stderr.write(f"\n{str(exc).splitlines()[0] if str(exc) else type(exc).__name__}\n")
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    run_trial(_try)

@@ -8,6 +8,7 @@
     │   └── UnsupportedSchema a schema keyword that cannot be enforced
     ├── TemplateError         a chat template that does not render
     ├── RequestError          an option outside its range
+    ├── RetrievalError        a tool catalogue, its index or a query file that cannot be used
     ├── CatalogueError        a model name that nobody knows, or a file that cannot be fetched
     │   └── HubUnreachable    no network, no answer, or offline by wish
     ├── QueueFull             more requests wait than may
@@ -67,6 +68,10 @@ class TemplateError(EdgeError):
 
 class RequestError(EdgeError):
     """An option of the request is outside its range."""
+
+
+class RetrievalError(EdgeError):
+    """A catalogue of tools, its index, or a file of queries cannot be used."""
 
 
 class CatalogueError(EdgeError):

@@ -12,6 +12,7 @@ import typer
 from edge.cli.convert import convert_command
 from edge.cli.imatrix import imatrix_command
 from edge.cli.models import models_command, pull_command, rm_command
+from edge.cli.retrieval_eval import retrieval_eval_command
 from edge.cli.run import run_command
 from edge.cli.serve import serve_command
 from edge.errors import RequestError
@@ -33,6 +34,7 @@ app.command("imatrix")(imatrix_command)
 app.command("pull")(pull_command)
 app.command("models")(models_command)
 app.command("rm")(rm_command)
+app.command("retrieval-eval")(retrieval_eval_command)
 
 
 def invoke(args: list[str]) -> int:

@@ -1,0 +1,47 @@
+"""What the commands over catalogues share: the cache folder, the embedding model, an index that is up to date."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge.cli.progress import tell
+
+if TYPE_CHECKING:
+    from edge.tools.retrieval.index import ToolIndex
+
+EMBED_HELP = "A GGUF embedding model; search then goes by meaning too."
+
+
+@contextmanager
+def open_catalog(path: Path, embed_model: str | None, *, n_threads: int | None = None) -> Iterator[ToolIndex]:
+    """The index of a catalogue file, from the cache or built now."""
+    from edge.engine.embedding import Embedder, EmbedderOptions
+    from edge.models.store import resolve
+    from edge.tools.retrieval.index import open_index
+
+    with ExitStack() as stack:
+        embedder = None
+        if embed_model is not None:
+            file = resolve(embed_model, tell).path
+            embedder = stack.enter_context(Embedder(file, EmbedderOptions(n_threads=n_threads)))
+        index, report = open_index(path, cache_dir(), embedder=embedder)
+        stack.enter_context(index)
+        if report.n_indexed or report.n_removed:
+            tell(
+                f"indexed {report.n_indexed} of {report.n_tools} tools of {path}, removed {report.n_removed}"
+            )
+        yield index
+
+
+def cache_dir() -> Path:
+    """Where indexes are kept."""
+    root = os.environ.get("SMOLTOOLS_EDGE_CACHE")
+    if root is None:
+        import platformdirs
+
+        root = platformdirs.user_cache_dir("smoltools-edge")
+    return Path(root) / "catalogs"

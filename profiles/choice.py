@@ -217,18 +217,27 @@ def _explain(
     left = list(ordered)
     for dimension in profile.run.order:
         read = _READ[dimension]
-        value = read(chosen)
-        better = list(itertools.takewhile(lambda v, value=value: v != value, dict.fromkeys(map(read, left))))  # type: ignore[misc]
+        value, offered = read(chosen), list(dict.fromkeys(map(read, left)))
+        better = offered[: offered.index(value)]
         if getattr(pins, dimension, None) is not None:
             why = "as asked"
         elif better:
             why = "; ".join(_why_not(v, [c for c in left if read(c) == v]) for v in better)
-        elif dimension == "quantization" and chosen.installed and len(set(map(read, left))) > 1:
-            why = "it is on this machine"
         else:
-            why = "first choice of the profile" if len(set(map(read, left))) > 1 else "there is no other"
+            why = _why_first(dimension, chosen, n_offered=len(offered), n_all=len(set(map(read, ordered))))
         yield Step(dimension, value, why)
         left = [c for c in left if read(c) == value]
+
+
+def _why_first(dimension: str, chosen: Candidate, *, n_offered: int, n_all: int) -> str:
+    if n_offered > 1:
+        is_here = dimension == "quantization" and chosen.installed
+        return "it is on this machine" if is_here else "first choice of the profile"
+    if dimension == "model" and n_all > 1:
+        return f"the only one that was made for {chosen.options.n_ctx} tokens"
+    if dimension == "n_ctx":
+        return "the longest of the profile's that the model was made for"
+    return "there is no other"
 
 
 _READ: dict[str, Callable[[Candidate], object]] = {
@@ -319,4 +328,5 @@ def _nothing_fits(
         f"({_why_budget(device, profile)}); free {mib(missing)}" + (f": {advice}" if advice else ""),
         needed_bytes=least.total_bytes,
         budget_bytes=budget,
+        candidates=tuple(ordered),
     )

@@ -12,6 +12,11 @@ raises nothing: what cannot be read is unknown, with the reason.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from profiles.plan import Candidate
+
 
 class ProfileError(Exception):
     """Base of every error that a caller may show to a user as it is."""
@@ -30,9 +35,12 @@ class PinError(ProfileError):
 
 
 class NothingFits(ProfileError):
-    """Even the smallest allowed combination needs more than may be used."""
+    """Even the smallest allowed combination needs more than may be used. candidates: all that were looked at."""
 
-    def __init__(self, message: str, *, needed_bytes: int, budget_bytes: int) -> None:
+    def __init__(
+        self, message: str, *, needed_bytes: int, budget_bytes: int, candidates: tuple[Candidate, ...]
+    ) -> None:
         super().__init__(message)
         self.needed_bytes, self.budget_bytes = needed_bytes, budget_bytes
         self.missing_bytes = needed_bytes - budget_bytes
+        self.candidates = candidates

@@ -12,6 +12,7 @@ import typer
 from edge.cli.convert import convert_command
 from edge.cli.imatrix import imatrix_command
 from edge.cli.models import models_command, pull_command, rm_command
+from edge.cli.profile import profile_command
 from edge.cli.retrieval_eval import retrieval_eval_command
 from edge.cli.run import run_command
 from edge.cli.serve import serve_command
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.command("run")(run_command)
 app.command("serve")(serve_command)
+app.command("profile")(profile_command)
 app.command("convert")(convert_command)
 app.command("imatrix")(imatrix_command)
 app.command("pull")(pull_command)

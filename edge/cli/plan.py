@@ -99,8 +99,13 @@ def make_plan(ref: str, pins: Pins, *, profile_file: Path | None = None) -> Plan
     return Planned(found.loadable(plan), plan)
 
 
-def open_planned(ref: str, pins: Pins, *, profile_file: Path | None = None) -> tuple[Engine, Planned]:
-    """The engine for a model reference, as large as the machine allows; fetches the model if it is not here."""
+def open_planned(
+    ref: str, pins: Pins, *, max_queue: int = 64, profile_file: Path | None = None
+) -> tuple[Engine, Planned]:
+    """The engine for a model reference, as large as the machine allows; fetches the model if it is not here.
+
+    max_queue: see `Engine`.
+    """
     from edge.models.load import load
 
     planned = make_plan(ref, pins, profile_file=profile_file)
@@ -109,6 +114,8 @@ def open_planned(ref: str, pins: Pins, *, profile_file: Path | None = None) -> t
             planned.ref,
             context=planned.context_options(),
             model=planned.model_options(),
+            n_parallel=pins.n_parallel,
+            max_queue=max_queue,
             progress=view.tell,
             on_bytes=view.on_bytes,
         )

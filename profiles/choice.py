@@ -13,8 +13,8 @@ from dataclasses import replace
 from profiles.device import Device
 from profiles.device_profile import DeviceProfile
 from profiles.errors import NothingFits, PinError
-from profiles.footprint import RunOptions, footprint, offloaded_share
-from profiles.plan import Candidate, Pins, Plan, Step, mib
+from profiles.footprint import RunOptions, footprint, n_slots, offloaded_share
+from profiles.plan import MIB, Candidate, Pins, Plan, Step, mib
 from profiles.shape import ModelFacts, ModelShape, Weights
 
 
@@ -57,6 +57,7 @@ def choose(
         chosen=chosen,
         n_batch=max(pins.n_batch or profile.run.n_batch, chosen.options.n_ubatch),
         n_threads=n_threads,
+        n_slots=n_slots(_shape_of(chosen, models), chosen.options),
         available_bytes=available.value or 0,
         headroom_bytes=profile.headroom_bytes,
         steps=steps,
@@ -96,7 +97,7 @@ def _combinations(
         for weights in _allowed_weights(facts, pins):
             for n_ctx, kv_type, n_ubatch, extra in itertools.product(contexts, kv_types, n_ubatches, extras):
                 if n_ctx <= facts.shape.n_ctx_train:
-                    yield facts, weights, _options(n_ctx, kv_type, n_ubatch, extra, pins)
+                    yield facts, weights, _options(n_ctx, kv_type, n_ubatch, extra, profile, pins)
 
 
 def contexts_for(shape: ModelShape, profile: DeviceProfile) -> tuple[int, ...]:
@@ -109,16 +110,20 @@ def _allowed_weights(facts: ModelFacts, pins: Pins) -> list[Weights]:
     return [w for w in facts.weights if wanted in (None, w.quantization)]
 
 
-def _options(n_ctx: int, kv_type: str, n_ubatch: int, use_extra_bufts: bool, pins: Pins) -> RunOptions:
+def _options(
+    n_ctx: int, kv_type: str, n_ubatch: int, use_extra_bufts: bool, profile: DeviceProfile, pins: Pins
+) -> RunOptions:
+    state_cache = (
+        profile.memory.state_cache_mib * MIB if pins.state_cache_bytes is None else pins.state_cache_bytes
+    )
     return RunOptions(
         n_ctx=n_ctx,
         kv_type_k=kv_type,
         kv_type_v=kv_type,
         n_ubatch=min(n_ubatch, n_ctx),  # more tokens at once than the context holds are never there
         n_parallel=pins.n_parallel,
-        n_outputs_max=pins.n_parallel,
         use_extra_bufts=use_extra_bufts,
-        state_cache_bytes=pins.state_cache_bytes,
+        state_cache_bytes=state_cache,
     )
 
 
@@ -296,8 +301,12 @@ def _threads(device: Device, profile: DeviceProfile, pins: Pins) -> tuple[int, s
     return n, ", ".join(why)
 
 
+def _shape_of(chosen: Candidate, models: Sequence[ModelFacts]) -> ModelShape:
+    return next(facts.shape for facts in models if facts.ref == chosen.model)
+
+
 def _warnings(device: Device, chosen: Candidate, models: Sequence[ModelFacts]) -> Iterator[str]:
-    shape = next(facts.shape for facts in models if facts.ref == chosen.model)
+    shape = _shape_of(chosen, models)
     if shape.n_ctx_tuned and chosen.options.n_ctx > shape.n_ctx_tuned:
         yield f"{chosen.model} was tuned on {shape.n_ctx_tuned} tokens; beyond that its answers get worse"
     if device.board.kind.value == "jetson" and not device.gpu_backend.known:

@@ -37,9 +37,13 @@ class Match(_Table):
 
 
 class Memory(_Table):
-    """headroom_mib: of the available memory, what is left to the system and to programs that start later."""
+    """headroom_mib: of the available memory, what is left to the system and to programs that start later.
+
+    state_cache_mib: for copies of a hybrid model's state, so that a prompt that was seen need not be computed anew.
+    """
 
     headroom_mib: Annotated[int, Field(ge=0, le=1 << 20)]
+    state_cache_mib: Annotated[int, Field(ge=0, le=1 << 16)] = 256
     free_advice: tuple[str, ...] = ()
 
 

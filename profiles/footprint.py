@@ -29,14 +29,17 @@ GPU_CONTEXT_BYTES = 500 * MIB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """How a model is run, by llama.cpp's names. n_ctx is the context of each of n_parallel sequences."""
+    """How a model is run, by llama.cpp's names.
+
+    n_ctx: of each of n_parallel sequences, which share one pool of cells (kv_unified).
+    state_cache_bytes: copies of recurrent states that are kept, at most; attention needs none.
+    """
 
     n_ctx: int
     kv_type_k: str = "f16"
     kv_type_v: str = "f16"
     n_ubatch: int = 512
     n_parallel: int = 1
-    n_outputs_max: int = 1
     flash_attn: bool = True
     n_gpu_layers: int = 0
     use_mmap: bool = True
@@ -100,7 +103,7 @@ def footprint(
         recurrent_state=int(state * (1 if unified_memory else 1 - share)),
         compute=compute,
         output=output_bytes(shape, options),
-        state_cache=options.state_cache_bytes,
+        state_cache=state_cache_bytes(shape, options),
         runtime=runtime_bytes(shape) + (GPU_CONTEXT_BYTES if options.n_gpu_layers and in_machine else 0),
         accelerator_bytes=0 if unified_memory else on_gpu,
     )
@@ -178,8 +181,16 @@ def repacked_bytes(
 
 
 def kv_cells(options: RunOptions) -> int:
-    """Tokens that the KV cache has room for: each sequence's context in steps of 256 (llama-context.cpp)."""
-    return options.n_parallel * -(-options.n_ctx // 256) * 256
+    """Tokens that the KV cache has room for, in steps of 256 (llama-context.cpp)."""
+    return -(-options.n_ctx * options.n_parallel // 256) * 256
+
+
+def n_slots(shape: ModelShape, options: RunOptions) -> int:
+    """Sequences that the context is made for: without a recurrent state one more, which keeps what was computed.
+
+    The spare slot takes no cells of its own (edge.engine.context).
+    """
+    return options.n_parallel + (0 if shape.recurrent else 1)
 
 
 def kv_cache_bytes(shape: ModelShape, options: RunOptions) -> int:
@@ -198,7 +209,14 @@ def recurrent_state_bytes(shape: ModelShape, options: RunOptions) -> int:
     if r is None:
         return 0
     conv = (r.conv_kernel - 1) * (r.inner_size + 2 * r.group_count * r.state_size)
-    return options.n_parallel * r.n_layer * (conv + r.state_size * r.inner_size) * F32_BYTES
+    return n_slots(shape, options) * r.n_layer * (conv + r.state_size * r.inner_size) * F32_BYTES
+
+
+def state_cache_bytes(shape: ModelShape, options: RunOptions) -> int:
+    """Copies of recurrent states: those kept for later prompts, and one for each call that is being written."""
+    if shape.recurrent is None:
+        return 0
+    return options.state_cache_bytes + recurrent_state_bytes(shape, options)
 
 
 def compute_bytes(shape: ModelShape, options: RunOptions) -> int:
@@ -209,13 +227,13 @@ def compute_bytes(shape: ModelShape, options: RunOptions) -> int:
     the comparison.
     """
     n = min(options.n_ubatch, kv_cells(options))
-    n_kv = kv_cells(options) // options.n_parallel
+    n_kv = kv_cells(options)
     mask = n * n_kv * (2 if options.flash_attn else 4)
     phases = (
         _feed_forward_floats(shape, n),
         _attention_floats(shape, n, 0 if options.flash_attn else n_kv),
-        _recurrent_floats(shape, n, options.n_parallel),
-        _output_floats(shape, n, min(n, options.n_outputs_max)),
+        _recurrent_floats(shape, n, n_slots(shape, options)),
+        _output_floats(shape, n, min(n, n_slots(shape, options))),
     )
     return mask + max(phases) * F32_BYTES
 
@@ -232,12 +250,12 @@ def _attention_floats(shape: ModelShape, n: int, n_scores: int) -> int:
     return n * (3 * shape.n_embd + gated + kv + shape.n_head * n_scores)
 
 
-def _recurrent_floats(shape: ModelShape, n: int, n_parallel: int) -> int:
+def _recurrent_floats(shape: ModelShape, n: int, n_states: int) -> int:
     r = shape.recurrent
     if r is None:
         return 0
     channels = r.inner_size + 2 * r.group_count * r.state_size
-    states = n_parallel * r.state_size * r.inner_size
+    states = n_states * r.state_size * r.inner_size
     return n * (shape.n_embd + 2 * r.inner_size + 2 * channels) + states * 21 // 10
 
 
@@ -246,8 +264,8 @@ def _output_floats(shape: ModelShape, n: int, n_outputs: int) -> int:
 
 
 def output_bytes(shape: ModelShape, options: RunOptions) -> int:
-    """Logits that the caller reads: one row for each sequence at least (output_reserve in llama-context.cpp)."""
-    return max(options.n_outputs_max, options.n_parallel) * shape.n_vocab * F32_BYTES
+    """Logits that the caller reads: one row for each sequence (output_reserve in llama-context.cpp)."""
+    return n_slots(shape, options) * shape.n_vocab * F32_BYTES
 
 
 def runtime_bytes(shape: ModelShape) -> int:

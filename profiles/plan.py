@@ -12,7 +12,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pins:
-    """What the user has fixed; None is free to choose. n_parallel and state_cache_bytes are never chosen."""
+    """What the user has fixed; None is free to choose. n_parallel is never chosen."""
 
     quantization: str | None = None
     n_ctx: int | None = None
@@ -23,7 +23,7 @@ class Pins:
     n_threads: int | None = None
     use_extra_bufts: bool | None = None
     n_parallel: int = 1
-    state_cache_bytes: int = 0
+    state_cache_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +55,13 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The chosen way to run, under which budget, from which candidates. n_batch and threads go with it."""
+    """The chosen way to run, under which budget, from which candidates. n_slots: sequences, spare ones included."""
 
     device_profile: str
     chosen: Candidate
     n_batch: int
     n_threads: int
+    n_slots: int
     available_bytes: int
     headroom_bytes: int
     steps: tuple[Step, ...]

@@ -231,6 +231,7 @@ def _check(plan: Plan | None, path: Path | None) -> DryLoad | None:
         kv_type=options.kv_type_k,
         n_ubatch=options.n_ubatch,
         n_parallel=options.n_parallel,
+        n_slots=plan.n_slots,
         flash_attn=options.flash_attn,
     )
 

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edge.cli.models import REF_HELP
-from edge.cli.progress import fetch_view, tell
+from edge.cli.plan import DEVICE_PROFILE, open_planned
+from edge.cli.progress import tell
 from edge.cli.session import set_up_logging
 from edge.errors import RequestError
+from profiles.plan import Pins
 
 if TYPE_CHECKING:
     from edge.engine.engine import Engine
@@ -73,13 +75,21 @@ def serve_command(
     ] = None,
     n_ctx: Annotated[
         int | None,
-        typer.Option("--n-ctx", metavar="N", envvar="SMOLTOOLS_EDGE_N_CTX", help="Context window in tokens."),
+        typer.Option(
+            "--n-ctx",
+            metavar="N",
+            envvar="SMOLTOOLS_EDGE_N_CTX",
+            help="Tokens of each context. Default: what fits.",
+        ),
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(metavar="N", envvar="SMOLTOOLS_EDGE_THREADS", help="Default: the physical cores."),
+        typer.Option(metavar="N", envvar="SMOLTOOLS_EDGE_THREADS", help="Default: the performance cores."),
     ] = None,
-    kv_type: Annotated[str, typer.Option(metavar="TYPE", help="KV cache: f32, f16 or q8_0.")] = "f16",
+    kv_type: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="KV cache: f32, f16 or q8_0. Default: what fits.")
+    ] = None,
+    device_profile: Annotated[Path | None, DEVICE_PROFILE] = None,
     cors_origin: Annotated[
         list[str] | None,
         typer.Option(metavar="URL", help="Web pages that may call, e.g. https://example.org; repeatable."),
@@ -128,19 +138,8 @@ def serve_command(
     )
 
     def load() -> Engine:
-        from edge.engine.context import ContextOptions
-        from edge.models.load import load
-
-        context = ContextOptions(n_ctx=n_ctx, n_threads=threads, kv_type=kv_type)
-        with fetch_view() as view:
-            return load(
-                model,
-                context=context,
-                n_parallel=parallel,
-                max_queue=max_queue,
-                progress=view.tell,
-                on_bytes=view.on_bytes,
-            )
+        pins = Pins(n_ctx=n_ctx, n_threads=threads, kv_type=kv_type, n_parallel=parallel)
+        return open_planned(model, pins, max_queue=max_queue, profile_file=device_profile)[0]
 
     _serve(load, options, listen, log_json=log_json)
 

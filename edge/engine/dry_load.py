@@ -49,9 +49,13 @@ def dry_load(
     kv_type: str = "f16",
     n_ubatch: int = 512,
     n_parallel: int = 1,
+    n_slots: int = 1,
     flash_attn: bool = True,
 ) -> DryLoad:
-    """The reservations for n_parallel sequences of n_ctx tokens each. Raises ModelError, ContextError."""
+    """The reservations for n_parallel sequences of n_ctx tokens in one pool, and n_slots of them that are kept.
+
+    Raises ModelError, ContextError.
+    """
     check_runnable(read_gguf_header(path), row_bytes)
     lib = llama()
     model = _load_without_weights(lib, path)
@@ -59,7 +63,8 @@ def dry_load(
         params = lib.llama_context_default_params()
         params.n_ctx = n_ctx * n_parallel
         params.n_batch = params.n_ubatch = n_ubatch
-        params.n_seq_max = params.n_outputs_max = n_parallel
+        params.n_seq_max = params.n_outputs_max = n_slots
+        params.kv_unified = True
         params.type_k = params.type_v = KV_TYPES[kv_type][0]
         params.flash_attn_type = int(flash_attn)
         with _logged() as lines, problems_logged() as problems:

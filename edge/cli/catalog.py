@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from edge.cli.progress import tell
 
 if TYPE_CHECKING:
+    from edge.engine.engine import Engine
     from edge.tools.retrieval.index import ToolIndex
+    from edge.tools.retrieval.offer import ToolOffer
 
 EMBED_HELP = "A GGUF embedding model; search then goes by meaning too."
 
@@ -35,6 +37,25 @@ def open_catalog(path: Path, embed_model: str | None, *, n_threads: int | None =
                 f"indexed {report.n_indexed} of {report.n_tools} tools of {path}, removed {report.n_removed}"
             )
         yield index
+
+
+@contextmanager
+def open_offer(
+    catalog: Path | None, engine: Engine, *, k: int, budget: int | None, embed_model: str | None
+) -> Iterator[ToolOffer | None]:
+    """What offers a catalogue's tools to a conversation with this engine; None without a catalogue."""
+    if catalog is None:
+        yield None
+        return
+    from edge.tools.retrieval.offer import BUDGET_SHARE, ToolOffer
+
+    with open_catalog(catalog, embed_model) as index:
+        yield ToolOffer(
+            index,
+            lambda text: len(engine.tokenize(text)),
+            budget or max(1, engine.context.plan.n_ctx // BUDGET_SHARE),
+            k,
+        )
 
 
 def cache_dir() -> Path:

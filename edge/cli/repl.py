@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from edge.engine.engine import Engine
+    from edge.engine.request import ChatRequest
+    from edge.tools.retrieval.offer import ToolOffer
 
 HELP = '''\
   /set NAME VALUE   temperature, max_tokens, seed, system, tool_choice, grammar (on, off), think (on, off)
@@ -40,6 +42,12 @@ class Conversation:
     settings: Settings
     say: Callable[[str], None]
     messages: list[Message] = field(default_factory=list)
+    offer: ToolOffer | None = None
+
+    def request(self) -> ChatRequest:
+        """The request for the next answer, with the catalogue's tools where there is one."""
+        request = self.settings.request(self.messages)
+        return self.offer.apply(request) if self.offer else request
 
     def handle(self, text: str) -> bool:
         """Takes an input. True when the model should answer now. Raises Leave, EdgeError."""
@@ -72,9 +80,10 @@ class Conversation:
     def _tools(self, file: str) -> None:
         if file:
             self.settings = self.settings.with_tools(Path(shlex.split(file)[0]).expanduser())
-        if not self.settings.tools:
+        offered = (*self.offer.tools, *self.offer.revealed) if self.offer else ()
+        if not self.settings.tools and not offered:
             self.say("no tools; /tools FILE takes those of a JSON file")
-        for tool in self.settings.tools:
+        for tool in (*self.settings.tools, *offered):
             self.say(f"{tool.name}  {tool.description}")
 
     def _set(self, rest: str) -> None:
@@ -130,7 +139,7 @@ def changed(settings: Settings, name: str, value: str) -> Settings:
     return new
 
 
-def converse(engine: Engine, settings: Settings) -> None:
+def converse(engine: Engine, settings: Settings, offer: ToolOffer | None = None) -> None:
     """Talks until the user leaves."""
     from rich.console import Console
 
@@ -138,7 +147,9 @@ def converse(engine: Engine, settings: Settings) -> None:
     session = _prompt_session()
     if settings.temperature is None:
         settings = replace(settings, temperature=engine.temperature)
-    talk = Conversation(settings, lambda line: console.print(line, markup=False, highlight=False))
+    talk = Conversation(
+        settings, lambda line: console.print(line, markup=False, highlight=False), offer=offer
+    )
     facts = engine.facts
     console.print(
         f"{facts['name']} {facts['quantization']}, n_ctx {engine.context.plan.n_ctx}. /help for help."
@@ -168,7 +179,7 @@ def _show(engine: Engine, talk: Conversation, renderer: TerminalRenderer, consol
     shown: list[Event] = []
     n_before = len(talk.messages)
     try:
-        for event in engine.stream(talk.settings.request(talk.messages)):
+        for event in engine.stream(talk.request()):
             shown.append(event)
             renderer.show(event)
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from edge.cli.catalog import EMBED_HELP, open_offer
 from edge.cli.models import REF_HELP
 from edge.cli.plan import DEVICE_PROFILE, open_planned
 from edge.cli.session import Settings, check_prompt, read_tools, reply_document, set_up_logging
@@ -27,6 +28,24 @@ def run_command(
         Path | None,
         typer.Option(metavar="FILE", envvar="SMOLTOOLS_EDGE_TOOLS", help="JSON list of OpenAI-style tools."),
     ] = None,
+    catalog: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Many tools, as a JSON list or lines: those that fit the question are offered.",
+        ),
+    ] = None,
+    top_k: Annotated[
+        int,
+        typer.Option("--top-k", metavar="K", min=1, max=100, help="Tools of the catalogue for a message."),
+    ] = 5,
+    tool_budget: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Tokens for the catalogue's tools. Default: a quarter of n_ctx."
+        ),
+    ] = None,
+    embed_model: Annotated[str | None, typer.Option(metavar="REF", help=EMBED_HELP)] = None,
     tool_choice: Annotated[
         str, typer.Option(metavar="CHOICE", help="auto, none, required, or the name of a tool.")
     ] = "auto",
@@ -95,15 +114,18 @@ def run_command(
     text = None if interactive else check_prompt(_read_prompt(prompt))
     pins = Pins(n_ctx=n_ctx, n_threads=threads, kv_type=kv_type, n_gpu_layers=gpu_layers)
     engine, planned = open_planned(model, pins, profile_file=device_profile)
-    with engine:
+    with engine, open_offer(catalog, engine, k=top_k, budget=tool_budget, embed_model=embed_model) as offer:
         if text is None:
             from edge.cli.repl import converse
 
-            converse(engine, settings)
+            converse(engine, settings, offer)
             return
         request = settings.request([{"role": "user", "content": text}])
+        request = offer.apply(request) if offer else request
         if json:
             document = reply_document(engine.chat(request), engine, settings, planned.plan)
+            if offer:
+                document["tools_offered"] = [tool.name for tool in offer.tools]
             typer.echo(json_module.dumps(document, ensure_ascii=False, indent=2))
             return
         from edge.cli.render import make_renderer, show_all

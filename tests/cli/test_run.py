@@ -206,3 +206,27 @@ def test_an_interrupt_ends_with_130_and_no_traceback(tiny_model):
         _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in err
+
+
+def test_a_catalogue_s_fitting_tools_are_offered_and_can_be_called(cli, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("SMOLTOOLS_EDGE_CACHE", str(tmp_path / "cache"))
+    catalogue = tmp_path / "catalogue.jsonl"
+    rows = [
+        {"name": name, "parameters": {"additionalProperties": False}}
+        for name in ("ring_bell", "open_door", "play")
+    ]
+    catalogue.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["run", "open the door", "--catalog", catalogue, "--top-k", "1", "--tool-choice", "required"]
+    code, out, _ = cli(*command, "--json", "--model", tiny_model, "--seed", "1", "--max-tokens", "60")
+    document = json.loads(out)
+    assert code == 0
+    assert document["tools_offered"] == ["open_door"]
+    assert {call["name"] for call in document["tool_calls"]} == {"open_door"}
+
+
+def test_a_bad_catalogue_is_one_line(cli, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setenv("SMOLTOOLS_EDGE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "c.jsonl").write_text('{"name": "a"}\n{"name": "a"}\n')
+    code, out, err = cli("run", "hi", "--catalog", tmp_path / "c.jsonl", "--model", tiny_model)
+    assert (code, out) == (1, "")
+    assert "line 2: the id 'a' was used before" in err

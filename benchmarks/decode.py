@@ -21,16 +21,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.alone import run_alone
 from benchmarks.valid_calls import SHORT
 from edge import ContextOptions, SamplingOptions, Tool
-from edge.engine.context import Context
 from edge.engine.engine import Engine
 from edge.engine.generation import Generation, GenerationPlan
 from edge.engine.native import llama
+from edge.engine.request import CompletionRequest
 from edge.engine.sampling import GrammarCache, SamplerChain
+from edge.engine.slot import Slot
 from edge.grammar import compile_tool
 from edge.models.store import resolve
-from edge.types import Reply
 from tests.tiny_gguf import TinyShape, write_gguf
 
 NOTE = Tool(
@@ -68,8 +69,8 @@ class Replay(SamplerChain):
 
     script: Iterator[int]
 
-    def sample(self, context: Context) -> int:
-        super().sample(context)
+    def sample(self, slot: Slot) -> int:
+        super().sample(slot)
         return next(self.script)
 
 
@@ -87,17 +88,18 @@ def generate(
         use_grammar=grammar,
         force_text=False,
     )
-    generation = Generation(plan, engine.context, chain, grammars)
-    *_, reply = generation.events()
-    assert isinstance(reply, Reply)
+    slot = engine.context.slots[0]
+    slot.clear()
+    generation = Generation(plan, slot, chain, grammars)
+    reply = run_alone(generation, slot)
     return generation, reply.timings.decode_s / (len(generation.tokens) - len(plan.forced))
 
 
 def bare_loop(engine: Engine, prompt: list[int], n: int) -> tuple[float, list[int]]:
     """Seconds per token of llama_decode + greedy sampler, and the tokens."""
-    lib, context = llama(), engine.context
-    context.clear()
-    context.decode(prompt)
+    lib, context, slot = llama(), engine.context, engine.context.slots[0]
+    slot.clear()
+    slot.decode(prompt)
     sampler = lib.llama_sampler_init_greedy()
     batch = lib.llama_batch_init(1, 0, 1)
     batch.n_tokens, batch.n_seq_id[0], batch.seq_id[0][0], batch.logits[0] = 1, 1, 0, 1
@@ -113,20 +115,15 @@ def bare_loop(engine: Engine, prompt: list[int], n: int) -> tuple[float, list[in
     seconds = time.perf_counter() - started
     lib.llama_batch_free(batch)
     lib.llama_sampler_free(sampler)
-    context.clear()
+    slot.clear()
     return seconds / n, tokens
 
 
-def engine_loop(
-    engine: Engine, prompt: list[int], n: int, chain: SamplerChain, grammars: GrammarCache
-) -> float:
-    """Seconds per token of the engine on free text."""
-    engine.context.clear()
-    plan = GenerationPlan(prompt=prompt, max_tokens=n)
-    generation = Generation(plan, engine.context, chain, grammars)
-    *_, reply = generation.events()
-    assert isinstance(reply, Reply)
-    return reply.timings.decode_s / len(generation.tokens)
+def engine_loop(engine: Engine, prompt: list[int], n: int) -> float:
+    """Seconds per token of the engine on free text, scheduler and hand-over of the events included."""
+    greedy = SamplingOptions(temperature=0.0)
+    reply = engine.chat(CompletionRequest(prompt=prompt, max_tokens=n, sampling=greedy))
+    return reply.timings.decode_s / reply.usage.completion_tokens
 
 
 def measure(path: Path, args: argparse.Namespace) -> dict[str, object]:
@@ -155,11 +152,9 @@ def measure(path: Path, args: argparse.Namespace) -> dict[str, object]:
             assert again.tokens == generation.tokens, "the same tokens, or the comparison is void"
         prompt = vocab.tokenize("<|im_start|>user\nTell me a long story.<|im_end|>\n<|im_start|>assistant\n")
         bare, ours = [], []
-        greedy = SamplerChain(SamplingOptions(temperature=0.0), vocab)
         for _ in range(args.repeat):
-            ours.append(engine_loop(engine, prompt, args.tokens, greedy, grammars))
+            ours.append(engine_loop(engine, prompt, args.tokens))
             bare.append(bare_loop(engine, prompt, args.tokens)[0])
-        greedy.close()
         grammars.close()
         assert generation is not None
         return {

@@ -18,17 +18,17 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.alone import run_alone
 from benchmarks.decode import NOTE, TIME, WEATHER
 from benchmarks.random_4b import write_random_4b
 from benchmarks.valid_calls import SHORT
 from edge import ContextOptions, SamplingOptions, Tool
-from edge.engine.context import Context
 from edge.engine.engine import Engine
 from edge.engine.generation import Generation, GenerationPlan
 from edge.engine.sampling import GrammarCache, SamplerChain
+from edge.engine.slot import Slot
 from edge.grammar import compile_tool
 from edge.models.store import resolve
-from edge.types import Reply
 
 CALLS: list[tuple[str, dict[str, object]]] = [
     ("get_weather", {"city": "Paris"}),
@@ -50,8 +50,8 @@ class Scripted(SamplerChain):
     target: list[int]
     generation: Generation
 
-    def sample(self, context: Context) -> int:
-        super().sample(context)
+    def sample(self, slot: Slot) -> int:
+        super().sample(slot)
         return self.target[len(self.generation.tokens)]
 
 
@@ -69,9 +69,9 @@ def write_call(
     text = json.dumps({"name": call[0], "arguments": call[1]})
     target = opener + vocab.tokenize(f"\n{text}\n</tool_call>", parse_special=False)
     prompt = vocab.tokenize("<|im_start|>user\nGo.<|im_end|>\n<|im_start|>assistant\n")
-    engine.context.keep_prefix([0, 0])
-    engine.context.clear()
-    engine.context.decode(prompt)  # so that it is kept, and only the call is timed
+    slot = engine.context.slots[0]
+    slot.clear()
+    slot.decode(prompt[:-1])  # so that it is kept, and only the call is timed
     plan = GenerationPlan(
         prompt=prompt,
         forced=opener,
@@ -82,10 +82,9 @@ def write_call(
     )
     chain = Scripted(SamplingOptions(temperature=0.0), vocab)
     chain.target = target
-    chain.generation = generation = Generation(plan, engine.context, chain, grammars)
-    *_, reply = generation.events()
+    chain.generation = generation = Generation(plan, slot, chain, grammars)
+    reply = run_alone(generation, slot)
     chain.close()
-    assert isinstance(reply, Reply)
     assert generation.tokens == target, "the same tokens, or the comparison is void"
     seconds = reply.timings.prefill_s + reply.timings.decode_s
     return seconds, reply.usage.forced_tokens / reply.usage.completion_tokens

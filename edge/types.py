@@ -115,9 +115,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Wall seconds. `ttft_s` runs from the request to the first sampled token."""
+    """Wall seconds. `ttft_s` runs from the request to the first sampled token, waiting in `queue_s` included."""
 
     load_s: float = 0.0
+    queue_s: float = 0.0
     prefill_s: float = 0.0
     decode_s: float = 0.0
     ttft_s: float = 0.0

@@ -47,10 +47,18 @@ class OutputParser:
     """Feed it text in pieces of any size; the events do not depend on where the pieces are cut."""
 
     def __init__(
-        self, *, opens_thinking: bool = False, stop: Sequence[str] = (), plain: bool = False
+        self,
+        *,
+        opens_thinking: bool = False,
+        stop: Sequence[str] = (),
+        plain: bool = False,
+        verbatim: bool = False,
     ) -> None:
-        """plain: behind the thinking that the template opened, tags are text like any other."""
-        self._plain = plain
+        """plain: behind the thinking that the template opened, tags are text like any other.
+
+        verbatim: so is white space, at the ends too.
+        """
+        self._plain, self._verbatim = plain, verbatim
         self._state = _State.THINKING if opens_thinking else _State.CONTENT
         self._stop = tuple(stop)
         self._held = ""
@@ -85,7 +93,7 @@ class OutputParser:
             self._state, self._held = _State.STOPPED, ""
             return [CallWithdrawn()]
         events: list[ParserEvent] = []
-        self._emit(events, self._held.rstrip())
+        self._emit(events, self._without_end(self._held))
         self._held = ""
         return events
 
@@ -101,7 +109,7 @@ class OutputParser:
         if marker is None:
             self._release(events, markers)
             return False
-        self._emit(events, self._held[:position].rstrip())
+        self._emit(events, self._without_end(self._held[:position]))
         self._held = self._held[position + len(marker) :]
         self._at_start = True
         self._enter(events, marker)
@@ -138,12 +146,15 @@ class OutputParser:
 
     def _release(self, events: list[ParserEvent], markers: Sequence[str]) -> None:
         keep = max((_overlap(self._held, marker) for marker in markers), default=0)
-        text = self._held[: len(self._held) - keep].rstrip()
+        text = self._without_end(self._held[: len(self._held) - keep])
         self._emit(events, text)
         self._held = self._held[len(text) :]
 
+    def _without_end(self, text: str) -> str:
+        return text if self._verbatim else text.rstrip()
+
     def _emit(self, events: list[ParserEvent], text: str) -> None:
-        if self._at_start:
+        if self._at_start and not self._verbatim:
             text = text.lstrip()
         if not text:
             return

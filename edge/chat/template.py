@@ -68,16 +68,18 @@ def render_prompt(
     tools: Sequence[Tool] = (),
     *,
     enable_thinking: bool | None = None,
+    opens_answer: bool = True,
 ) -> RenderedPrompt:
     """The prompt up to where the model's answer begins.
 
+    opens_answer: off, it ends behind the last message and the answer is not begun.
     enable_thinking: passed to templates that know it; None leaves the template's own default.
     Raises RequestError for bad messages, TemplateError when the template fails or refuses them.
     """
     variables: dict[str, object] = {
         "messages": normalize_messages(messages),
         "tools": [tool.to_openai() for tool in tools] or None,
-        "add_generation_prompt": True,
+        "add_generation_prompt": opens_answer,
     }
     if enable_thinking is not None:
         variables["enable_thinking"] = enable_thinking

@@ -76,6 +76,7 @@ def read_tools(path: Path) -> tuple[Tool, ...]:
 def reply_document(reply: Reply, engine: Engine, settings: Settings, plan: Plan) -> dict[str, object]:
     """The JSON form of a reply that `--json` prints."""
     document = dataclasses.asdict(reply)
+    del document["logprobs"], document["timings"]["queue_s"]  # one request alone neither asks nor waits
     temperature = engine.temperature if settings.temperature is None else settings.temperature
     sampling = {"temperature": temperature, "seed": settings.seed, "max_tokens": settings.max_tokens}
     return document | {"model": engine.facts, "plan": plan.document() | {"sampling": sampling}}

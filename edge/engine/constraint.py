@@ -7,9 +7,9 @@ import json
 from collections.abc import Sequence
 from os.path import commonprefix  # of any strings; os.path is only where it lives
 
-from edge.engine.context import Context
 from edge.engine.model import Vocabulary
 from edge.engine.sampling import Grammar, GrammarCache, SamplerChain, draw_allowed
+from edge.engine.slot import Slot
 from edge.errors import EngineError
 from edge.grammar import CompiledTool, Position, tool_name_gbnf
 
@@ -52,18 +52,18 @@ class CallConstraint:
         else:
             self._grammar = grammars.start(tool_name_gbnf([tool.tool.name for tool in tools]))
 
-    def choose(self, chain: SamplerChain, context: Context) -> int:
+    def choose(self, chain: SamplerChain, slot: Slot) -> int:
         """The next token, drawn by `chain` from what the grammar allows. Not yet accepted.
 
         Raises DeadEnd where the grammar allows only what the schema forbids; then `step_back`.
         """
-        token = self._choose(chain, context)
+        token = self._choose(chain, slot)
         if self.tool is None and (named := self._named_by(token)):
             self._switch_to(named)
             # The token may run on past the name in a way that this tool's grammar refuses.
-            token = token if self._permits(token) else self._choose_allowed(chain, context)
+            token = token if self._permits(token) else self._choose_allowed(chain, slot)
         if self._is_fault(token):
-            token = self._choose_without_fault(token, chain, context)
+            token = self._choose_without_fault(token, chain, slot)
         self._chosen.append((len(self._tokens), token))
         return token
 
@@ -158,13 +158,13 @@ class CallConstraint:
             n_bytes += len(self._vocab.piece(token))
         return []
 
-    def _choose(self, chain: SamplerChain, context: Context) -> int:
-        token = chain.sample(context)
-        return token if self._permits(token) else self._choose_allowed(chain, context)
+    def _choose(self, chain: SamplerChain, slot: Slot) -> int:
+        token = chain.sample(slot)
+        return token if self._permits(token) else self._choose_allowed(chain, slot)
 
-    def _choose_allowed(self, chain: SamplerChain, context: Context) -> int:
+    def _choose_allowed(self, chain: SamplerChain, slot: Slot) -> int:
         self.n_refused += 1
-        token, descended = draw_allowed(self._grammar, self._grammars.tree, chain, context)
+        token, descended = draw_allowed(self._grammar, self._grammars.tree, chain, slot)
         self.n_descended += descended
         if token is None:
             raise EngineError("no token of this vocabulary continues the call")
@@ -195,12 +195,12 @@ class CallConstraint:
             return True
         return False
 
-    def _choose_without_fault(self, token: int, chain: SamplerChain, context: Context) -> int:
+    def _choose_without_fault(self, token: int, chain: SamplerChain, slot: Slot) -> int:
         """Another token than `token`."""
         banned = [token]
         while len(banned) <= _MAX_TRIES:
             self.n_refused += 1
-            drawn, _ = draw_allowed(self._grammar, self._grammars.tree, chain, context, banned)
+            drawn, _ = draw_allowed(self._grammar, self._grammars.tree, chain, slot, banned)
             if drawn is None:
                 break
             if not self._is_fault(drawn):

@@ -1,8 +1,7 @@
-"""A llama.cpp context with one sequence: what it holds, what can be kept of it, how it is extended."""
+"""A llama.cpp context: how it is made, and the step that all its sequences take together."""
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +11,15 @@ import psutil
 from edge.engine.gguf_header import GgufHeader
 from edge.engine.model import Model
 from edge.engine.native import llama, problems_logged
+from edge.engine.slot import Run, Slot
 from edge.errors import ContextError, EngineError
 
 # ggml type number and bytes per element; q8_0 is 32 int8 and one f16 scale.
 KV_TYPES = {"f32": (0, 4.0), "f16": (1, 2.0), "q8_0": (8, 34 / 32)}
 DEFAULT_N_CTX = 4096
+MAX_PARALLEL = 64
+# On a CPU a step's time grows with tokens times weights: 512 tokens of 1 GB, 64 at the least of anything larger.
+_PIECE_BYTES, _MIN_PIECE, _MIN_PIECE_BESIDE = 512 * 2**30, 64, 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +44,12 @@ class ContextPlan:
     n_threads: int
     flash_attn: bool
     kv_type: str
-    kv_bytes: int
+    n_parallel: int  # sequences that can hold n_ctx tokens each
+    kv_bytes: int  # of all of them
     reasons: dict[str, str]
 
 
-def resolve(options: ContextOptions, header: GgufHeader) -> ContextPlan:
+def resolve(options: ContextOptions, header: GgufHeader, n_parallel: int = 1) -> ContextPlan:
     """Fills in what was left open. Raises ContextError for a context that cannot be made."""
     if options.kv_type not in KV_TYPES:
         raise ContextError(f"kv_type is {options.kv_type!r}; allowed are {', '.join(KV_TYPES)}")
@@ -54,11 +58,13 @@ def resolve(options: ContextOptions, header: GgufHeader) -> ContextPlan:
     n_ubatch = options.n_batch if options.n_ubatch is None else options.n_ubatch
     if not 1 <= n_ubatch <= options.n_batch:
         raise ContextError(f"n_ubatch is {n_ubatch}; allowed is 1 to n_batch, {options.n_batch}")
+    if not 1 <= n_parallel <= MAX_PARALLEL:
+        raise ContextError(f"n_parallel is {n_parallel}; allowed is 1 to {MAX_PARALLEL}")
     n_ctx_train = header.number("context_length") or DEFAULT_N_CTX
     n_ctx, why_n_ctx = _resolve_n_ctx(options.n_ctx, n_ctx_train)
     n_threads, why_threads = _resolve_threads(options.n_threads)
     per_token = kv_bytes_per_token(header, KV_TYPES[options.kv_type][1])
-    _check_memory(n_ctx, per_token)
+    _check_memory(n_ctx, per_token * n_parallel)
     return ContextPlan(
         n_ctx=n_ctx,
         n_batch=min(options.n_batch, n_ctx),
@@ -67,7 +73,8 @@ def resolve(options: ContextOptions, header: GgufHeader) -> ContextPlan:
         # A quantized V cache exists only under flash attention.
         flash_attn=options.flash_attn or options.kv_type == "q8_0",
         kv_type=options.kv_type,
-        kv_bytes=int(n_ctx * per_token),
+        n_parallel=n_parallel,
+        kv_bytes=int(n_ctx * per_token * n_parallel),
         reasons={"n_ctx": why_n_ctx, "n_threads": why_threads},
     )
 
@@ -118,113 +125,65 @@ def _check_memory(n_ctx: int, bytes_per_token: float) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A place in the sequence that can be gone back to. state: of the recurrent layers, where there are any."""
-
-    n_tokens: int
-    state: ctypes.Array[ctypes.c_uint8] | None
-
-
 class Context:
-    """Owns a `llama_context` with one sequence and knows which tokens are in it."""
+    """Owns a `llama_context` with `n_slots` sequences in one pool of cells.
 
-    def __init__(self, model: Model, options: ContextOptions | None = None) -> None:
-        self.plan = resolve(options or ContextOptions(), model.header)
+    Each of `n_parallel` sequences can hold n_ctx tokens. Slots beyond these only keep what was computed, as long as
+    there is room for it. Decoding, copying and emptying are for one thread at a time.
+    """
+
+    def __init__(
+        self, model: Model, options: ContextOptions | None = None, *, n_parallel: int = 1, n_spare: int = 0
+    ) -> None:
+        self.plan = resolve(options or ContextOptions(), model.header, n_parallel)
         self.model = model
-        self.tokens: list[int] = []  # what the sequence holds, in order
         lib = llama()
-        self.pointer = _create(model, self.plan)
-        self._memory = lib.llama_get_memory(self.pointer)
+        self.pointer = _create(model, self.plan, n_parallel + n_spare)
+        self.memory = lib.llama_get_memory(self.pointer)
+        self.n_cells = self.plan.n_ctx * n_parallel
+        self.slots = tuple(Slot(self, i) for i in range(n_parallel + n_spare))
         self._batch = lib.llama_batch_init(self.plan.n_batch, 0, 1)
         for i in range(self.plan.n_batch):
             self._batch.n_seq_id[i] = 1
-            self._batch.seq_id[i][0] = 0
             self._batch.logits[i] = 0
 
-    def keep_prefix(self, prompt: Sequence[int]) -> int:
-        """Drops everything after the longest common prefix with `prompt`; returns that prefix's length.
+    def n_prompt_piece(self, *, beside_writing: bool) -> int:
+        """Tokens of a prompt to decode in one step: short enough to give way to others, and to be given up.
 
-        At least one token of the prompt is always left to decode, for its logits. A hybrid model cannot drop
-        a tail: there the whole sequence goes unless the prompt extends it.
+        From the model's size and not from a clock, so that an answer does not depend on the machine's load.
         """
-        n = 0
-        for held, wanted in zip(self.tokens, prompt[:-1], strict=False):
-            if held != wanted:
-                break
-            n += 1
-        # An interrupt can come between a decode and our note of it, so ask what is really there.
-        n_there = int(llama().llama_memory_seq_pos_max(self._memory, 0)) + 1
-        if n < max(n_there, len(self.tokens)) and not self._remove_from(n):
-            self.clear()
-            n = 0
-        return n
+        n = self.plan.n_batch
+        if not self.model.options.n_gpu_layers:
+            while n > _MIN_PIECE and n * self.model.header.file_bytes > _PIECE_BYTES:
+                n //= 2
+        return max(min(_MIN_PIECE_BESIDE, n), n // 8) if beside_writing else n
 
-    def _remove_from(self, position: int) -> bool:
-        if not llama().llama_memory_seq_rm(self._memory, 0, position, -1):
-            return False
-        del self.tokens[position:]
-        return True
+    def decode(self, runs: Sequence[Run]) -> None:
+        """One step: appends each run to its slot, together n_batch tokens at most; notes where the logits are.
 
-    def checkpoint(self) -> Checkpoint:
-        """The present end of the sequence. Costs a copy of the recurrent state: 50 MiB on a 4B hybrid."""
-        if not self.model.is_hybrid:
-            return Checkpoint(len(self.tokens), None)
-        lib = llama()
-        flags = lib.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
-        n_bytes = lib.llama_state_seq_get_size_ext(self.pointer, 0, flags)
-        state = (ctypes.c_uint8 * n_bytes)()
-        if lib.llama_state_seq_get_data_ext(self.pointer, state, n_bytes, 0, flags) != n_bytes:
-            raise EngineError("the recurrent state could not be copied")
-        return Checkpoint(len(self.tokens), state)
-
-    def rewind(self, checkpoint: Checkpoint, tokens: Sequence[int]) -> None:
-        """Makes `tokens` the sequence, with the logits of the last one. They go on from the checkpoint."""
-        lib, keep = llama(), checkpoint.n_tokens
-        if checkpoint.state is None:
-            keep = len(tokens) - 1  # attention can go back to anywhere
-        else:
-            flags = lib.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
-            lib.llama_state_seq_set_data_ext(self.pointer, checkpoint.state, len(checkpoint.state), 0, flags)
-        if not self._remove_from(keep):
-            self.clear()
-            keep = 0
-        self.decode(tokens[keep:])
-
-    def clear(self) -> None:
-        """Empties the sequence."""
-        llama().llama_memory_seq_rm(self._memory, 0, -1, -1)
-        self.tokens.clear()
-
-    def decode(self, tokens: Sequence[int]) -> None:
-        """Appends tokens to the sequence, n_batch at a time; the logits of the last one can be read after.
-
-        Raises EngineError when llama.cpp refuses, ContextError when n_ctx would be exceeded; the sequence then
-        holds what `self.tokens` says, or nothing.
+        Raises EngineError when llama.cpp refuses; the slots of all runs are then empty.
         """
-        if len(self.tokens) + len(tokens) > self.plan.n_ctx:
-            raise ContextError(f"{len(self.tokens) + len(tokens)} tokens do not fit n_ctx={self.plan.n_ctx}")
-        for start in range(0, len(tokens), self.plan.n_batch):
-            chunk = tokens[start : start + self.plan.n_batch]
-            self._decode_chunk(chunk, wants_logits=start + len(chunk) == len(tokens))
-
-    def _decode_chunk(self, chunk: Sequence[int], *, wants_logits: bool) -> None:
-        batch, n_past, last = self._batch, len(self.tokens), len(chunk) - 1
-        for i, token in enumerate(chunk):
-            batch.token[i] = token
-            batch.pos[i] = n_past + i
-        batch.n_tokens = len(chunk)
-        batch.logits[last] = wants_logits
-        try:
-            status = llama().llama_decode(self.pointer, batch)
-        finally:
-            batch.logits[last] = 0
+        batch, n = self._batch, 0
+        outputs = []
+        for run in runs:
+            seq_id, position = run.slot.seq_id, len(run.slot.tokens)
+            for token in run.tokens:
+                batch.token[n], batch.pos[n], batch.seq_id[n][0] = token, position, seq_id
+                n, position = n + 1, position + 1
+            if run.wants_logits:
+                outputs.append(n - 1)
+                batch.logits[n - 1] = 1
+                run.slot.i_output = n - 1
+        batch.n_tokens = n
+        status = llama().llama_decode(self.pointer, batch)
+        for i in outputs:
+            batch.logits[i] = 0
         if status != 0:
-            self.clear()
-            raise EngineError(
-                f"llama_decode gave status {status} for {len(chunk)} tokens at position {n_past}"
-            )
-        self.tokens.extend(chunk)
+            for run in runs:
+                run.slot.clear()
+            raise EngineError(f"llama_decode gave status {status} for {n} tokens of {len(runs)} sequences")
+        for run in runs:
+            run.slot.tokens.extend(run.tokens)
 
     def close(self) -> None:
         """Frees the context. Safe to call twice."""
@@ -234,19 +193,21 @@ class Context:
             self.pointer = None
 
 
-def _create(model: Model, plan: ContextPlan) -> Any:  # noqa: ANN401 - ctypes pointer
+def _create(model: Model, plan: ContextPlan, n_slots: int) -> Any:  # noqa: ANN401 - ctypes pointer
     lib = llama()
     params = lib.llama_context_default_params()
-    params.n_ctx = plan.n_ctx
+    params.n_ctx = plan.n_ctx * plan.n_parallel
     params.n_batch, params.n_ubatch = plan.n_batch, plan.n_ubatch
-    params.n_seq_max = 1
+    params.n_seq_max = n_slots
+    # One pool of cells: sequences share those of a common beginning, and a step is computed as a whole.
+    params.kv_unified = True
     params.n_threads = params.n_threads_batch = plan.n_threads
     params.flash_attn_type = (
         lib.LLAMA_FLASH_ATTN_TYPE_ENABLED if plan.flash_attn else lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
     )
     params.type_k = params.type_v = KV_TYPES[plan.kv_type][0]
-    # Logits are read at one position a step: with 248,320 tokens this saves 328 MiB of compute buffer.
-    params.n_outputs_max = 1
+    # Logits are read at one position of a sequence: with 248,320 tokens this saves 328 MiB of compute buffer.
+    params.n_outputs_max = n_slots
     params.no_perf = True
     with problems_logged() as problems:
         pointer = lib.llama_init_from_model(model.pointer, params)

@@ -20,6 +20,7 @@ from edge.types import (
     ReasoningDelta,
     Reply,
     Timings,
+    TokenLogprob,
     ToolCall,
     Usage,
 )
@@ -48,15 +49,17 @@ class Draft:
         self._reasoning: list[str] = []
         self._malformed: list[MalformedCall] = []
         self.calls: list[ToolCall] = []
+        self.logprobs: list[TokenLogprob] = []
         self.withdrawn = False
         self.stopped = False  # a stop string, or the end of what was asked for
+        self.is_whole = True  # all that the model wrote is in the reply
 
     def take(self, events: Sequence[ParserEvent]) -> Iterator[Event]:
         """Notes the events and yields what a caller is told of them."""
         for event in events:
             match event:
                 case ContentDelta() if self._calls_only:
-                    self.stopped = True
+                    self.stopped, self.is_whole = True, False
                 case ContentDelta(text):
                     self._content.append(text)
                     yield event
@@ -69,10 +72,10 @@ class Draft:
                 case CallOpened():
                     yield event
                 case CallWithdrawn():
-                    self.withdrawn = True
+                    self.withdrawn, self.is_whole = True, False
                     yield event
                 case StopHit():
-                    self.stopped = True
+                    self.stopped, self.is_whole = True, False
                 case CallText(text):
                     self._on_call_end()
                     yield self._judge(text)
@@ -94,10 +97,12 @@ class Draft:
         if self._grammar and tool is not None and tool.late_checks:
             # The grammar could not say all of the schema, and the model broke what it does not say.
             self.withdrawn = self.stopped = True
+            self.is_whole = False
             return CallWithdrawn()
         if self._grammar:
             # Grammar and validator disagree: a defect of ours, and still no reason to hand the call out.
             raise EngineError(f"a call made under the grammar is not valid ({reason}): {text.strip()!r}")
+        self.is_whole = False
         malformed = MalformedCall(text, reason)
         self._malformed.append(malformed)
         return malformed
@@ -124,4 +129,5 @@ class Draft:
             timings=timings,
             malformed_calls=tuple(self._malformed),
             late_checks=self._late_checks(),
+            logprobs=tuple(self.logprobs),
         )

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edge.chat.parser import OPENER
-from edge.chat.template import ChatTemplate, hermes_template, render_prompt
-from edge.engine.constraint import n_shortest_call
+from edge.chat.template import ChatTemplate, hermes_template
+from edge.engine.answer import Answer, Job
 from edge.engine.context import Context, ContextOptions
-from edge.engine.generation import CLOSE_THINKING, Generation, GenerationPlan, with_load_time
+from edge.engine.generation import Generation
+from edge.engine.history import History
 from edge.engine.model import Model, ModelOptions, model_facts
-from edge.engine.request import (
-    ChatRequest,
-    CompletionRequest,
-    check_completion,
-    check_gbnf,
-    check_token_ids,
-    completion_grammar,
-    plan_tools,
-    text_grammar,
-)
+from edge.engine.planning import Planner
+from edge.engine.request import ChatRequest, CompletionRequest, check_token_ids
 from edge.engine.running import EventStream, OnEvent, Running
-from edge.engine.sampling import GrammarCache, SamplerChain
-from edge.engine.scheduler import EngineStats, Job, Scheduler
-from edge.errors import ContextOverflow, EngineError, RequestError, TemplateError
-from edge.grammar import CompiledTool
-from edge.types import Event, Reply
+from edge.engine.sampling import GrammarCache
+from edge.engine.scheduler import OnFinish, Scheduler
+from edge.engine.slots import Slots
+from edge.engine.stats import EngineStats
+from edge.errors import EngineError, TemplateError
+from edge.types import Reply
 
 DEFAULT_TEMPERATURE = 0.1  # what the smol-tools models were evaluated with
 
@@ -60,14 +54,24 @@ class Engine:
         self.model = Model(path, model)
         try:
             self.chat_template = chat_template or _choose_template(self.model)
-            self.context = Context(self.model, context)
+            n_spare = 0 if self.model.is_hybrid else 1  # a slot of a hybrid model holds 50 MiB at 4B
+            self.context = Context(self.model, context, n_parallel=n_parallel, n_spare=n_spare)
         except BaseException:
             self.model.close()
             raise
-        self._grammars = GrammarCache(self.model.vocab)
         self.load_s = time.perf_counter() - started
-        self.last_generation: Generation | None = None
-        self._scheduler = Scheduler(self._answer, n_parallel=n_parallel, max_queue=max_queue)
+        self._planner = Planner(self.model, self.chat_template, self.context.plan.n_ctx)
+        slots = Slots(self.context, snapshot_bytes=256 << 20)
+        grammars = GrammarCache(self.model.vocab)
+        self._scheduler = Scheduler(
+            self.context,
+            slots,
+            grammars,
+            max_queue=max_queue,
+            on_finish=_finisher(self._planner.history, self.load_s),
+        )
+        # Also at the interpreter's end: llama.cpp must not decode while its library is taken down.
+        self._finalizer = weakref.finalize(self, _free, self._scheduler, grammars, self.context, self.model)
 
     @property
     def facts(self) -> dict[str, object]:
@@ -93,19 +97,26 @@ class Engine:
         Raises RequestError, ToolsError, TemplateError or ContextOverflow for a request that cannot be answered,
         QueueFull, EngineClosed.
         """
-        plan = (
-            self._plan_completion(request) if isinstance(request, CompletionRequest) else self._plan(request)
-        )
-        if plan.text_gbnf:
-            check_gbnf(plan.text_gbnf, self.model.vocab)
+        planned = self._planner.plan(request)
         sampling = request.sampling
         if sampling.temperature is None:
             sampling = replace(sampling, temperature=self.temperature)
-        return self._scheduler.submit(plan, sampling, deadline_s, on_event)
+        running = Running(deadline_s=deadline_s, on_event=on_event, on_cancel=self._scheduler.wake)
+        self._scheduler.submit(
+            Job(
+                running,
+                planned.plan,
+                sampling,
+                stops=planned.stops,
+                n_block=planned.n_block,
+                conversation=planned.conversation,
+            )
+        )
+        return running
 
     def chat(self, request: ChatRequest | CompletionRequest) -> Reply:
         """The whole answer. Raises EdgeError and nothing else for anything in the request."""
-        for event in self.submit(request).events():
+        for event in self.stream(request):
             if isinstance(event, Reply):
                 return event
         raise EngineError("the generation ended without a reply")
@@ -121,6 +132,12 @@ class Engine:
         """What is running and waiting, and totals since the engine was made."""
         return self._scheduler.stats()
 
+    @property
+    def last_generation(self) -> Generation | None:
+        """The answer that was begun last, for measuring."""
+        answer = self._scheduler.last_answer
+        return None if answer is None else answer.generation
+
     def tokenize(self, text: str, *, add_bos: bool = False) -> list[int]:
         """Token ids of a text; control tokens may be named in it. Raises RequestError."""
         return self.model.vocab.tokenize(text, add_bos=add_bos)
@@ -130,96 +147,35 @@ class Engine:
         check_token_ids(token_ids, self.model.vocab)
         return self.model.vocab.text(token_ids)
 
-    def _answer(self, job: Job) -> Iterator[Event]:
-        plan = job.plan
-        if (plan.tools and plan.use_grammar) or plan.text_gbnf:
-            self._grammars.prepare()
-        chain = SamplerChain(job.sampling, self.model.vocab)
-        try:
-            generation = self.last_generation = Generation(plan, self.context, chain, self._grammars)
-            for event in generation.events():
-                yield with_load_time(event, self.load_s) if isinstance(event, Reply) else event
-        finally:
-            chain.close()
-
-    def _plan_completion(self, request: CompletionRequest) -> GenerationPlan:
-        check_completion(request)
-        if isinstance(request.prompt, str):
-            prompt = self.model.vocab.tokenize(request.prompt, add_bos=True)
-        else:
-            prompt = list(request.prompt)
-            check_token_ids(prompt, self.model.vocab)
-        if not prompt:
-            raise RequestError("the prompt is empty; at least one token is needed")
-        if len(prompt) >= self.context.plan.n_ctx:
-            raise ContextOverflow(len(prompt), self.context.plan.n_ctx)
-        return GenerationPlan(
-            prompt=prompt,
-            max_tokens=request.max_tokens,
-            stop=request.stop,
-            text_gbnf=completion_grammar(request),
-        )
-
-    def _plan(self, request: ChatRequest) -> GenerationPlan:
-        tools = plan_tools(request)
-        offered = [tool.tool for tool in tools.offered]
-        if offered and self.chat_template.tool_format == "none":
-            raise TemplateError(
-                f"the chat template ({self.chat_template.origin}) has no place for tools; give one that has"
-            )
-        rendered = render_prompt(
-            self.chat_template, request.messages, offered, enable_thinking=request.enable_thinking
-        )
-        vocab = self.model.vocab
-        text, opens_thinking = rendered.text, rendered.opens_thinking
-        if tools.forced and opens_thinking:
-            text, opens_thinking = text + CLOSE_THINKING, False  # a call inside thinking opens nothing
-        prompt = vocab.tokenize(text, add_bos=True)
-        forced = vocab.tokenize(OPENER) if tools.forced else []
-        if len(prompt) + len(forced) >= self.context.plan.n_ctx:
-            raise ContextOverflow(len(prompt), self.context.plan.n_ctx)
-        if forced:
-            self._check_budget(tools.callable, len(prompt), len(forced), request.max_tokens)
-        return GenerationPlan(
-            prompt=prompt,
-            forced=forced,
-            tools=tools.callable,
-            max_tokens=request.max_tokens,
-            max_calls=tools.max_calls,
-            use_grammar=request.grammar,
-            force_text=request.force_text,
-            opens_thinking=opens_thinking,
-            stop=request.stop,
-            text_gbnf=text_grammar(request),
-            cache_prompt=request.cache_prompt,
-        )
-
-    def _check_budget(
-        self, tools: Sequence[CompiledTool], n_prompt: int, n_opener: int, max_tokens: int
-    ) -> None:
-        """Raises RequestError when not even the shortest call fits, naming the number that is needed."""
-        n_free = self.context.plan.n_ctx - n_prompt
-        needed = (n_opener + n_shortest_call(tool, self.model.vocab) for tool in tools)
-        n_least = 0
-        for n in needed:
-            if n <= min(max_tokens, n_free):
-                return
-            n_least = min(n, n_least or n)
-        found = f"max_tokens is {max_tokens}" if max_tokens <= n_free else f"n_ctx leaves {n_free} tokens"
-        raise RequestError(f"{found}; the shortest call takes {n_least}, so at least {n_least} are needed")
-
     def close(self, grace_s: float = 0.0) -> None:
         """Refuses new requests, lets running ones finish for `grace_s`, then frees everything. Safe to call twice."""
         self._scheduler.close(grace_s)
-        self._grammars.close()
-        self.context.close()
-        self.model.close()
+        self._finalizer()
 
     def __enter__(self) -> Engine:
         return self
 
     def __exit__(self, *_: Any) -> None:  # noqa: ANN401
         self.close()
+
+
+def _finisher(history: History, load_s: float) -> OnFinish:
+    """Remembers each finished turn, and fills in how long the model took to load."""
+
+    def finish(answer: Answer, reply: Reply) -> Reply:
+        conversation, generation = answer.job.conversation, answer.generation
+        if conversation is not None and generation.draft.is_whole:
+            history.add(conversation.turn([*answer.job.prompt, *generation.tokens], reply))
+        return replace(reply, timings=replace(reply.timings, load_s=load_s))
+
+    return finish
+
+
+def _free(scheduler: Scheduler, grammars: GrammarCache, context: Context, model: Model) -> None:
+    scheduler.close(0.0)
+    grammars.close()
+    context.close()
+    model.close()
 
 
 def _choose_template(model: Model) -> ChatTemplate:

@@ -1,21 +1,27 @@
-"""One answer, token by token: free text is sampled freely, an open call under its constraint."""
+"""One answer, token by token: free text is sampled freely, an open call under its constraint.
+
+Decodes nothing itself: it says what to decode next and goes on when the logits are there, so that several answers
+can share a step.
+"""
 
 from __future__ import annotations
 
 import codecs
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from edge.chat.parser import OPENER, OutputParser, ParserEvent
 from edge.engine.constraint import CallConstraint, DeadEnd, n_shortest_call
-from edge.engine.context import Checkpoint, Context
 from edge.engine.draft import Draft
+from edge.engine.logprobs import token_logprob
 from edge.engine.request import MAX_CALLS
 from edge.engine.sampling import GrammarCache, SamplerChain
+from edge.engine.slot import Checkpoint, Slot
 from edge.engine.text_constraint import TextConstraint
 from edge.grammar import CompiledTool
-from edge.types import Event, Reply, Timings, Usage
+from edge.types import ContentDelta, ContentWasReasoning, Event, Timings, TokenLogprob, Usage
 
 _OPENER = OPENER.encode()
 CLOSE_THINKING = "\n</think>\n\n"
@@ -38,7 +44,7 @@ class GenerationPlan:
     use_grammar: calls are constrained. force_text: what the grammar leaves no choice about is not sampled.
     """
 
-    prompt: Sequence[int]
+    prompt: list[int]
     forced: Sequence[int] = ()
     tools: Sequence[CompiledTool] = ()
     max_tokens: int
@@ -49,18 +55,33 @@ class GenerationPlan:
     stop: Sequence[str] = ()
     cache_prompt: bool = True  # what the context holds of the prompt already is not computed again
     text_gbnf: str | None = None  # what the answer's content follows, where it is not free text
+    verbatim: bool = False  # tags and white space are text like any other
+    n_top_logprobs: int | None = (
+        None  # at each token of the content, besides its own; None for no log probabilities
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """Asks for these tokens to be appended to the slot; the logits of the last one are wanted."""
+
+    tokens: Sequence[int]
+
+
+Step: TypeAlias = Event | Decode
 
 
 class Generation:
-    """Runs one plan on a context. Iterate `events` once; the last event is the `Reply`."""
+    """Runs one plan on a slot that holds a beginning of its prompt, or nothing. Iterate `steps` once."""
 
-    def __init__(
-        self, plan: GenerationPlan, context: Context, chain: SamplerChain, grammars: GrammarCache
-    ) -> None:
-        self.plan, self._context, self._chain, self._grammars = plan, context, chain, grammars
-        self._vocab = context.model.vocab
+    def __init__(self, plan: GenerationPlan, slot: Slot, chain: SamplerChain, grammars: GrammarCache) -> None:
+        self.plan, self._slot, self._chain, self._grammars = plan, slot, chain, grammars
+        self._vocab = slot.model.vocab
         self._parser = OutputParser(
-            opens_thinking=plan.opens_thinking, stop=plan.stop, plain=plan.text_gbnf is not None
+            opens_thinking=plan.opens_thinking,
+            stop=plan.stop,
+            plain=plan.text_gbnf is not None or plan.verbatim,
+            verbatim=plan.verbatim,
         )
         self._text_constraint: TextConstraint | None = None
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -70,70 +91,75 @@ class Generation:
         self._asked_with_left = 0  # tokens left when it was last asked
         self._keeps_checkpoints = plan.use_grammar and any(tool.late_checks for tool in plan.tools)
         self._tail = b""  # the last bytes written, to see `<tool_call>` complete
-        self._draft = Draft(
+        self.draft = Draft(
             plan.tools,
             grammar=plan.use_grammar,
             calls_only=bool(plan.forced),
             on_call_end=self._end_call,
         )
         self._first_sampled_at = 0.0
+        self.started_at = time.perf_counter()
+        self.n_cached = 0
         self.tokens: list[int] = []  # of the answer, the end of generation left out
         self._forced_at: list[int] = []  # which of these were not sampled
+        self._logprobs: list[TokenLogprob] = []  # of content tokens whose text has not been handed out
         self.n_refused = self.n_descended = 0  # see CallConstraint
 
-    def events(self) -> Iterator[Event]:
-        """Prefills, decodes, and yields what becomes certain as soon as it does."""
-        started = time.perf_counter()
+    def steps(self) -> Generator[Step, None, None]:
+        """Yields what becomes certain as soon as it does, and what is to be decoded; the last is the `Reply`."""
         try:
-            n_cached = yield from self._prefill()
+            yield from self._prefill()
             prefilled = time.perf_counter()
             complete = yield from self._decode()
             yield from self._take(self._parser.feed(self._decoder.decode(b"", final=True)))
             yield from self._take(self._parser.finish())
             timings = Timings(
-                prefill_s=prefilled - started,
+                prefill_s=prefilled - self.started_at,
                 decode_s=time.perf_counter() - prefilled,
-                ttft_s=(self._first_sampled_at or prefilled) - started,
+                ttft_s=(self._first_sampled_at or prefilled) - self.started_at,
             )
-            usage = Usage(len(self.plan.prompt), len(self.tokens), n_cached, len(self._forced_at))
-            yield self._draft.reply(usage, timings, complete=complete)
+            usage = Usage(len(self.plan.prompt), len(self.tokens), self.n_cached, len(self._forced_at))
+            yield self.draft.reply(usage, timings, complete=complete)
         finally:
-            self._drop_constraint()
+            self.close()
 
-    def _prefill(self) -> Generator[Event, None, int]:
-        """Decodes the prompt and what the answer is forced to begin with. Returns how much of the prompt was kept."""
+    def close(self) -> None:
+        """Frees the grammars. Safe to call twice."""
+        self._drop_constraint()
+
+    def _prefill(self) -> Iterator[Step]:
+        """Decodes the prompt, as far as the slot lacks it, and what the answer is forced to begin with."""
         if not self._keeps_checkpoints:
             yield from self._write_forced()
         tokens = [*self.plan.prompt, *self.tokens]
-        if not self.plan.cache_prompt:
-            self._context.clear()
-        n_cached = self._context.keep_prefix(tokens)
-        self._context.decode(tokens[n_cached:])
-        if self._keeps_checkpoints:  # they lie before the opener, so that must not be decoded yet
+        n_held = len(self._slot.tokens)
+        self.n_cached = min(n_held, len(self.plan.prompt))
+        yield Decode(tokens[n_held:])
+        if self._keeps_checkpoints and self.plan.forced:
+            # They lie before the opener, so that must not be decoded yet.
             yield from self._write_forced()
-            self._context.decode(self.tokens)
-        return min(n_cached, len(self.plan.prompt))
+            yield Decode(self.tokens[:])
 
-    def _decode(self) -> Generator[Event, None, bool]:
+    def _decode(self) -> Generator[Step, None, bool]:
         """Samples and decodes to the end. Returns whether the answer ended by itself."""
         while not self._is_settled():
             if self._n_left() <= 0 or self._is_out_of_reach():
                 return False
-            tokens, piece = self._next()
+            tokens, piece = yield from self._next()
             self._first_sampled_at = self._first_sampled_at or time.perf_counter()
             if not tokens:
                 return True
             n_before = len(self.tokens)
             yield from self._write(tokens, piece)
             if self._n_left() > 0 and not self._is_settled():
-                self._context.decode(self.tokens[n_before:])
+                yield Decode(self.tokens[n_before:])
         return True
 
     def _is_settled(self) -> bool:
-        return self._draft.stopped or len(self._draft.calls) >= self.plan.max_calls
+        return self.draft.stopped or len(self.draft.calls) >= self.plan.max_calls
 
     def _n_left(self) -> int:
-        in_context = self._context.plan.n_ctx - len(self.plan.prompt)
+        in_context = self._slot.plan.n_ctx - len(self.plan.prompt)
         return min(self.plan.max_tokens, in_context) - len(self.tokens)
 
     def _is_out_of_reach(self) -> bool:
@@ -152,13 +178,13 @@ class Generation:
             yield from self._take(self._parser.feed(OPENER))
             yield from self._open_call()
 
-    def _next(self) -> tuple[list[int], bytes]:
+    def _next(self) -> Generator[Step, None, tuple[list[int], bytes]]:
         """The next tokens and their bytes; no tokens at the end of generation."""
         if self._constraint is not None:
-            return self._next_in_call(self._constraint)
+            return (yield from self._next_in_call(self._constraint))
         if self.plan.text_gbnf is not None and not self._parser.in_thinking:
             return self._next_of_text(self.plan.text_gbnf)
-        token = self._chain.sample(self._context)
+        token = self._chain.sample(self._slot)
         banned: set[int] = set()
         while True:
             if self._vocab.is_eog(token):
@@ -173,38 +199,39 @@ class Generation:
                 # The token runs on past `<tool_call>`; only what is behind it is for the grammar to decide.
                 return self._vocab.tokenize(piece[:end].decode()), piece[:end]
             banned.add(token)
-            token = self._chain.sample_without(self._context, banned)
+            token = self._chain.sample_without(self._slot, banned)
 
     def _next_of_text(self, gbnf: str) -> tuple[list[int], bytes]:
         if self._text_constraint is None:
             self._text_constraint = TextConstraint(gbnf, self._grammars, self._vocab)
-        token = self._text_constraint.choose(self._chain, self._context)
+        token = self._text_constraint.choose(self._chain, self._slot)
         return ([], b"") if token is None else ([token], self._vocab.piece(token))
 
-    def _next_in_call(self, constraint: CallConstraint) -> tuple[list[int], bytes]:
+    def _next_in_call(self, constraint: CallConstraint) -> Generator[Step, None, tuple[list[int], bytes]]:
         """The next token of the open call and its bytes; no token when there is no way on."""
         while True:
             try:
-                token = constraint.choose(self._chain, self._context)
+                token = constraint.choose(self._chain, self._slot)
             except DeadEnd:
-                if not self._step_back(constraint):
+                again = self._step_back(constraint)
+                if again is None:
                     return [], b""
+                yield again
                 continue
             constraint.accept(token)
             return [token], self._vocab.piece(token)
 
-    def _step_back(self, constraint: CallConstraint) -> bool:
-        """Takes back the call's last choice, in the text and in the model's state; False to give the call up."""
+    def _step_back(self, constraint: CallConstraint) -> Decode | None:
+        """Takes back the call's last choice, in the text and in the model's state; None to give the call up."""
         call_tokens = constraint.step_back()
         if call_tokens is None or self._opened_at is None:
-            return False
+            return None
         del self.tokens[self._n_before_call + len(call_tokens) :]
         self._forced_at = [i for i in self._forced_at if i < len(self.tokens)]
         text = b"".join(map(self._vocab.piece, call_tokens))
         self._decoder.reset()
         self._parser.rewrite_call(self._decoder.decode(text))
-        self._context.rewind(self._opened_at, [*self.plan.prompt, *self.tokens])
-        return True
+        return Decode(self._slot.rewind(self._opened_at, [*self.plan.prompt, *self.tokens]))
 
     def _may_open(self, n_opener_bytes: int) -> bool:
         """Whether a call may be opened here: there is a tool, and its shortest call still fits."""
@@ -215,7 +242,7 @@ class Generation:
 
     def _opener_end(self, piece: bytes) -> int | None:
         """Where in `piece` an opening `<tool_call>` ends, if it does so there and opens a call."""
-        if b">" not in piece or self._parser.in_thinking or self._parser.in_call:
+        if b">" not in piece or self.plan.verbatim or self._parser.in_thinking or self._parser.in_call:
             return None
         found = (self._tail + piece).find(_OPENER)
         end = found + len(_OPENER) - len(self._tail)
@@ -223,6 +250,7 @@ class Generation:
 
     def _write(self, tokens: Sequence[int], piece: bytes) -> Iterator[Event]:
         """Notes tokens that were sampled, and those that must follow them."""
+        self._note_logprob(tokens, piece)
         self.tokens += tokens
         self._tail = (self._tail + piece)[-(len(_OPENER) - 1) :]
         was_in_call = self._parser.in_call
@@ -238,7 +266,7 @@ class Generation:
             self._n_before_call = len(self.tokens)
             self._asked_with_left = _NEARLY_OUT + _ASK_EVERY
             if self._keeps_checkpoints:
-                self._opened_at = self._context.checkpoint()
+                self._opened_at = self._slot.checkpoint()
             yield from self._write_what_must_follow()
 
     def _write_what_must_follow(self) -> Iterator[Event]:
@@ -253,8 +281,28 @@ class Generation:
         self._forced_at += range(len(self.tokens), len(self.tokens) + len(tokens))
         self.tokens += tokens
 
+    def _note_logprob(self, tokens: Sequence[int], piece: bytes) -> None:
+        """Only content has log probabilities: calls are drawn under a grammar, thinking is not part of the answer."""
+        if self.plan.n_top_logprobs is None or self._parser.in_call or self._parser.in_thinking:
+            return
+        logits = self._chain.logits(self._slot)
+        self._logprobs.append(token_logprob(logits, tokens[0], self.plan.n_top_logprobs, self._vocab))
+
     def _take(self, events: Sequence[ParserEvent]) -> Iterator[Event]:
-        return self._draft.take(events)
+        for event in self.draft.take(events):
+            match event:
+                case ContentDelta(text) if self._logprobs:
+                    event = ContentDelta(text, tuple(self._logprobs))
+                    self.draft.logprobs += self._logprobs
+                    self._logprobs = []
+                case ContentWasReasoning():
+                    self._logprobs = []
+                    self.draft.logprobs = []
+                case _:
+                    pass
+            yield event
+        if self._parser.in_call or self._parser.in_thinking:
+            self._logprobs = []  # they were of the tag that has just opened
 
     def _end_call(self) -> None:
         self._drop_constraint()
@@ -267,8 +315,3 @@ class Generation:
                 self.n_descended += constraint.n_descended
                 constraint.close()
         self._constraint = self._text_constraint = None
-
-
-def with_load_time(reply: Reply, load_s: float) -> Reply:
-    """The reply with the model's loading time filled in."""
-    return replace(reply, timings=replace(reply.timings, load_s=load_s))

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from edge.engine.gguf_header import GgufHeader, check_runnable, read_gguf_header
@@ -103,6 +104,9 @@ class Vocabulary:
         self._bos_id = int(lib.llama_vocab_bos(pointer))
         self._pieces: dict[int, bytes] = {}
         self._buffer = ctypes.create_string_buffer(256)
+        self._reading = Lock()  # of pieces: requests are planned beside those that are answered
+        ends = (lib.llama_vocab_eot(pointer), lib.llama_vocab_eos(pointer))
+        self.end_marks = tuple({self.piece(i).decode("utf-8", "replace") for i in ends if i >= 0} - {""})
 
     def tokenize(self, text: str, *, parse_special: bool = True, add_bos: bool = False) -> list[int]:
         """Token ids of `text`, NFC-normalised first: llama.cpp does not, the models' own tokenizers do.
@@ -132,7 +136,8 @@ class Vocabulary:
         """The bytes a token stands for, control tokens written out (`<|im_end|>`)."""
         cached = self._pieces.get(token_id)
         if cached is None:
-            cached = self._pieces[token_id] = self._read_piece(token_id)
+            with self._reading:
+                cached = self._pieces[token_id] = self._read_piece(token_id)
         return cached
 
     def _read_piece(self, token_id: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
@@ -9,6 +10,8 @@ from typing import TypeAlias
 
 from edge.errors import DeadlineExceeded, EdgeError, RequestCancelled
 from edge.types import Event, Reply
+
+logger = logging.getLogger("edge.engine")
 
 # What a caller's own `on_event` is given: events, and in place of the reply an error.
 OnEvent: TypeAlias = Callable[[Event | EdgeError], None]
@@ -61,7 +64,12 @@ class Running:
     def put(self, event: Event | EdgeError) -> None:
         """Hands an event to the caller; for the engine's thread."""
         self._is_over = self._is_over or isinstance(event, Reply | EdgeError)
-        self._deliver(event)
+        try:
+            self._deliver(event)
+        except Exception:
+            # The caller's own function; the others' answers must not end with it.
+            logger.exception("on_event failed")
+            self.cancel()
 
 
 class EventStream(Iterator[Event]):

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edge.engine.context import Context
 from edge.engine.model import Vocabulary
 from edge.engine.native import llama
+from edge.engine.slot import Slot
 from edge.errors import EngineError, RequestError
 
 TokenIds = npt.NDArray[np.int32]
@@ -118,18 +118,18 @@ class SamplerChain:
         """How many of the likeliest tokens decide the draw; None when all do."""
         return 1 if not self._options.temperature else self._options.top_k or None
 
-    def sample(self, context: Context) -> int:
+    def sample(self, slot: Slot) -> int:
         """A token from the whole vocabulary, by the logits of the last decoded token."""
-        return int(llama().llama_sampler_sample(self.pointer, context.pointer, -1))
+        return int(llama().llama_sampler_sample(self.pointer, slot.pointer, slot.i_output))
 
-    def sample_among(self, context: Context, ids: TokenIds) -> int:
+    def sample_among(self, slot: Slot, ids: TokenIds) -> int:
         """A token from `ids` alone."""
-        self._candidates.fill(ids, self.logits(context)[ids])
+        self._candidates.fill(ids, self.logits(slot)[ids])
         return self._draw()
 
-    def sample_without(self, context: Context, banned: set[int]) -> int:
+    def sample_without(self, slot: Slot, banned: set[int]) -> int:
         """A token from all but `banned`."""
-        view = self._candidates.fill(self._all_ids, self.logits(context))
+        view = self._candidates.fill(self._all_ids, self.logits(slot))
         view["logit"][list(banned)] = -np.inf
         return self._draw()
 
@@ -140,9 +140,9 @@ class SamplerChain:
             raise EngineError("the sampler chain chose no token: the model's logits are not numbers")
         return int(array.data[array.selected].id)
 
-    def logits(self, context: Context) -> npt.NDArray[np.float32]:
+    def logits(self, slot: Slot) -> npt.NDArray[np.float32]:
         """Logits of the last decoded token, (n_vocab,). A view into llama.cpp's buffer: gone at the next decode."""
-        pointer = llama().llama_get_logits_ith(context.pointer, -1)
+        pointer = llama().llama_get_logits_ith(slot.pointer, slot.i_output)
         return np.ctypeslib.as_array(pointer, shape=(self._vocab.n_tokens,))
 
     def close(self) -> None:
@@ -291,7 +291,7 @@ def _likeliest(
 
 
 def draw_allowed(
-    grammar: Grammar, tree: TokenTree, chain: SamplerChain, context: Context, banned: Sequence[int] = ()
+    grammar: Grammar, tree: TokenTree, chain: SamplerChain, slot: Slot, banned: Sequence[int] = ()
 ) -> tuple[int | None, bool]:
     """A text token that the grammar allows and that is not banned, None if there is none.
 
@@ -301,10 +301,10 @@ def draw_allowed(
         allowed, all_found = grammar.allowed(tree), True
     else:
         n_needed = chain.n_kept + len(banned)
-        allowed, all_found = grammar.allowed_likely(tree, chain.logits(context), n_needed)
+        allowed, all_found = grammar.allowed_likely(tree, chain.logits(slot), n_needed)
     if banned:
         allowed = allowed[~np.isin(allowed, banned)]
-    return (chain.sample_among(context, allowed) if len(allowed) else None), all_found
+    return (chain.sample_among(slot, allowed) if len(allowed) else None), all_found
 
 
 class GrammarCache:

@@ -1,155 +1,237 @@
-"""The thread that owns the llama.cpp context: takes requests from a bounded queue and makes their answers."""
+"""The thread that owns the llama.cpp context: all answers at work share each step of the model.
+
+A step holds the next token of every answer that is being written, or its next forced run, and beside these a piece of
+the prompts that are still to be read, so that a long prompt does not make the others wait for all of it.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from threading import Condition, Thread
+from typing import TypeAlias
 
-from edge.engine.generation import GenerationPlan
-from edge.engine.running import OnEvent, Running
-from edge.engine.sampling import SamplingOptions
+from edge.engine.answer import Answer, Job
+from edge.engine.context import Context
+from edge.engine.sampling import GrammarCache
+from edge.engine.slot import Run, Slot
+from edge.engine.slots import Reuse, Slots
+from edge.engine.stats import EngineStats, Totals
 from edge.errors import EdgeError, EngineClosed, EngineError, QueueFull
-from edge.types import Event, Reply
+from edge.types import Reply
 
 logger = logging.getLogger("edge.engine")
 
-
-@dataclass(frozen=True, slots=True)
-class EngineStats:
-    """What the engine is doing, and what it has done since it was made."""
-
-    running: int = 0
-    queued: int = 0
-    n_parallel: int = 1
-    n_sequences_free: int = 1
-    max_queue: int = 0
-    requests: int = 0  # that were taken in
-    finished: int = 0  # with a reply
-    cancelled: int = 0
-    failed: int = 0
-    refused: int = 0  # because the queue was full
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-    forced_tokens: int = 0
-    grammar_refusals: int = 0  # tokens that the model chose and the grammar did not allow
-    calls: int = 0
-    withdrawn_calls: int = 0
-    state_cache_hits: int = 0
-    state_cache_misses: int = 0
-    state_cache_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """An answer to be made."""
-
-    running: Running
-    plan: GenerationPlan
-    sampling: SamplingOptions
+OnFinish: TypeAlias = Callable[[Answer, Reply], Reply]
 
 
 class Scheduler:
-    """Makes answers, first come first served. `submit` and `close` may be called from any thread."""
+    """Makes answers, first come first served. `submit`, `stats` and `close` may be called from any thread.
 
-    def __init__(self, answer: Callable[[Job], Iterator[Event]], *, n_parallel: int, max_queue: int) -> None:
-        self._answer = answer
-        self._max_queue = max_queue
+    on_finish: is given each finished answer on the scheduler's thread; returns the reply that is handed out.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        slots: Slots,
+        grammars: GrammarCache,
+        *,
+        max_queue: int,
+        on_finish: OnFinish = lambda answer, reply: reply,
+    ) -> None:
+        self._context, self._slots, self._grammars = context, slots, grammars
+        self._n_parallel, self._max_queue = context.plan.n_parallel, max_queue
+        self._on_finish = on_finish
         self._waiting: deque[Job] = deque()
-        self._current: Job | None = None
+        self._active: list[Answer] = []  # in the order of their admission
         self._changed = Condition()
         self._is_closing = False
-        self._stats = EngineStats(n_parallel=n_parallel, max_queue=max_queue)
+        self._totals = Totals()
+        self.last_answer: Answer | None = None
         self._thread = Thread(target=self._work, name="edge-engine", daemon=True)
         self._thread.start()
 
-    def submit(
-        self,
-        plan: GenerationPlan,
-        sampling: SamplingOptions,
-        deadline_s: float | None,
-        on_event: OnEvent | None,
-    ) -> Running:
+    def submit(self, job: Job) -> None:
         """Queues a request. Raises QueueFull or EngineClosed."""
-        running = Running(deadline_s=deadline_s, on_event=on_event, on_cancel=self._wake)
         with self._changed:
             if self._is_closing:
                 raise EngineClosed("the engine is closing and takes no more requests")
-            n_waiting = len(self._waiting)
-            if n_waiting >= self._max_queue and self._current is not None:
-                self._count(refused=1)
-                raise QueueFull(n_waiting, self._max_queue, retry_after_s=1)
-            self._waiting.append(Job(running, plan, sampling))
-            self._count(requests=1)
-            self._changed.notify()
-        return running
+            n_there = len(self._waiting) + len(self._active)
+            if n_there >= self._n_parallel + self._max_queue:
+                self._totals.refused += 1
+                raise QueueFull(len(self._waiting), self._max_queue, self._retry_after_s())
+            self._waiting.append(job)
+            self._totals.requests += 1
+            self._changed.notify_all()
+
+    def _retry_after_s(self) -> int:
+        """When a place in the queue should be free, from how long answers took so far."""
+        return max(1, math.ceil(self._totals.mean_answer_s / self._n_parallel))
 
     def stats(self) -> EngineStats:
         """A picture of this moment."""
         with self._changed:
-            running = int(self._current is not None)
-            return replace(
-                self._stats, running=running, queued=len(self._waiting), n_sequences_free=1 - running
+            return self._totals.picture(
+                running=len(self._active),
+                queued=len(self._waiting),
+                n_parallel=self._n_parallel,
+                max_queue=self._max_queue,
             )
+
+    def wake(self) -> None:
+        """Makes the thread look at what was cancelled."""
+        with self._changed:
+            self._changed.notify_all()
 
     def close(self, grace_s: float) -> None:
         """Refuses new requests, lets those at work finish for `grace_s`, gives the others up. Safe to call twice."""
         with self._changed:
             self._is_closing = True
-            self._changed.notify()
-            self._changed.wait_for(lambda: self._current is None and not self._waiting, timeout=grace_s)
-            for job in [*self._waiting, *([self._current] if self._current else [])]:
-                job.running.cancel()
-            self._changed.notify()
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._active and not self._waiting, timeout=grace_s)
+            for running in [*(job.running for job in self._waiting), *(a.job.running for a in self._active)]:
+                running.cancel()
         self._thread.join()
-
-    def _wake(self) -> None:
-        with self._changed:
-            self._changed.notify()
-
-    def _count(self, **more: int) -> None:
-        self._stats = replace(self._stats, **{k: getattr(self._stats, k) + n for k, n in more.items()})
 
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._current = None
-                self._changed.notify_all()
-                self._changed.wait_for(lambda: self._waiting or self._is_closing)
-                if not self._waiting:
+                self._changed.wait_for(lambda: self._waiting or self._active or self._is_closing)
+                if self._is_closing and not self._waiting and not self._active:
                     return
-                self._current = self._waiting.popleft()
-            self._run(self._current)
+            try:
+                self._drop_stopped()
+                self._admit()
+                if self._active:
+                    self._step()
+            except Exception as exc:  # noqa: BLE001 - logged there
+                self._fail_all(exc)
 
-    def _run(self, job: Job) -> None:
-        stopped = job.running.why_stopped()
+    def _fail_all(self, exc: Exception) -> None:
+        """A defect of ours must not leave callers waiting for events that never come."""
+        logger.exception("a step failed")
+        for answer in self._active[:]:
+            self._end(answer, EngineError(f"a step failed: {type(exc).__name__}: {exc}"))
+            answer.slot.clear()
+
+    def _drop_stopped(self) -> None:
+        """Gives up what was cancelled or has run out of time, waiting or at work."""
+        for answer in self._active[:]:
+            if (why := answer.job.running.why_stopped()) is not None:
+                self._end(answer, why)
+        for job in list(self._waiting):
+            if (why := job.running.why_stopped()) is not None:
+                with self._changed:
+                    self._waiting.remove(job)
+                    self._totals.cancelled += 1
+                    self._changed.notify_all()
+                job.running.put(why)
+
+    def _admit(self) -> None:
+        """Gives waiting requests a slot, the oldest first; one that will share a prefill under way lets others pass."""
+        for job in list(self._waiting):
+            if len(self._active) == self._n_parallel:
+                return
+            reuse = self._slots.find(job.prompt) if job.plan.cache_prompt else Reuse(None, 0)
+            if job.plan.cache_prompt and self._slots.is_worth_waiting(reuse, self._shared_later(job)):
+                continue
+            with self._changed:
+                self._waiting.remove(job)
+            self._start(job, self._slots.place(reuse, self._busy()))
+
+    def _shared_later(self, job: Job) -> int:
+        prefilling = [(a.job.prompt, a.job.stops) for a in self._active if a.is_prefilling]
+        return self._slots.shared_later(job.prompt, prefilling)
+
+    def _busy(self) -> set[Slot]:
+        return {answer.slot for answer in self._active}
+
+    def _start(self, job: Job, slot: Slot) -> None:
+        plan = job.plan
+        if (plan.tools and plan.use_grammar) or plan.text_gbnf:
+            self._grammars.prepare()
+        stops = job.stops if self._context.model.is_hybrid else ()
+        self.last_answer = answer = Answer(job, slot, self._grammars, stops)
+        self._active.append(answer)
+        self._advance(answer)
+
+    def _advance(self, answer: Answer) -> None:
+        """Lets an answer go on to what it wants decoded next."""
         try:
-            events = self._answer(job)
-            while stopped is None and (event := next(events, None)) is not None:
-                job.running.put(self._finish(event) if isinstance(event, Reply) else event)
-                stopped = job.running.why_stopped() if not isinstance(event, Reply) else None
+            if answer.advance():
+                return
+            if answer.reply is None:
+                raise EngineError("the generation ended without a reply")
+            self._end(answer, answer.reply)
         except EdgeError as exc:
-            self._count(failed=1)
-            job.running.put(exc)
+            self._end(answer, exc)
         except Exception as exc:
             logger.exception("an answer failed")
-            self._count(failed=1)
-            job.running.put(EngineError(f"the answer failed: {type(exc).__name__}: {exc}"))
-        if stopped is not None:
-            self._count(cancelled=1)
-            job.running.put(stopped)
+            self._end(answer, EngineError(f"the answer failed: {type(exc).__name__}: {exc}"))
 
-    def _finish(self, reply: Reply) -> Reply:
-        usage = reply.usage
-        self._count(
-            finished=1,
-            prompt_tokens=usage.prompt_tokens,
-            cached_tokens=usage.cached_tokens,
-            completion_tokens=usage.completion_tokens,
-            forced_tokens=usage.forced_tokens,
-            calls=len(reply.tool_calls),
-        )
-        return reply
+    def _end(self, answer: Answer, how: Reply | EdgeError) -> None:
+        answer.close()
+        self._slots.touch(answer.slot)
+        if isinstance(how, Reply):
+            how = self._on_finish(answer, how)
+        with self._changed:
+            self._active.remove(answer)
+            self._totals.note(answer, how)
+            self._changed.notify_all()
+        answer.job.running.put(how)
+
+    def _step(self) -> None:
+        """Decodes one batch and lets go on whoever has logits."""
+        work = self._schedule()
+        runs = [run for _, run in work]
+        self._slots.make_room(sum(len(run.tokens) for run in runs), self._busy())
+        try:
+            self._context.decode(runs)
+        except EngineError as exc:
+            for answer, _ in work:
+                self._end(answer, exc)
+            return
+        for answer, run in work:
+            if answer.note(run):
+                self._slots.snapshot(answer.slot)
+            if run.wants_logits:
+                self._advance(answer)
+
+    def _schedule(self) -> list[tuple[Answer, Run]]:
+        """Who decodes what in the next step: what is written first, then pieces of prompts."""
+        n_left = self._context.plan.n_batch
+        work = []
+        writing = [answer for answer in self._active if not answer.is_prefilling]
+        for answer in writing:
+            if n_left == 0:
+                break
+            run = answer.run(n_left)
+            work.append((answer, run))
+            n_left -= len(run.tokens)
+        n_left = min(n_left, self._context.n_prompt_piece(beside_writing=bool(writing)))
+        for answer, n in _shares([a for a in self._active if a.is_prefilling], n_left):
+            work.append((answer, answer.run(n)))
+        return work
+
+
+def _shares(answers: list[Answer], n_tokens: int) -> list[tuple[Answer, int]]:
+    """Shares a step's tokens among prompts: half to the oldest, the rest to the one that needs least, and so on.
+
+    So the oldest always gets on, and a short prompt need not wait for a long one.
+    """
+    if not answers or n_tokens <= 0:
+        return []
+    oldest, *others = answers
+    if not others:
+        return [(oldest, n_tokens)]
+    n_oldest = min(oldest.n_pending, max(1, n_tokens // 2))
+    shares, n_left = [], n_tokens - n_oldest
+    for answer in sorted(others, key=lambda a: a.n_pending):
+        n = min(answer.n_pending, n_left)
+        if n:
+            shares.append((answer, n))
+            n_left -= n
+    return [(oldest, n_oldest + n_left), *shares]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from edge.engine.context import Context
 from edge.engine.model import Vocabulary
 from edge.engine.sampling import GrammarCache, SamplerChain, draw_allowed
+from edge.engine.slot import Slot
 
 
 class TextConstraint:
@@ -15,14 +15,14 @@ class TextConstraint:
         self._grammar = grammars.start(gbnf)
         self.n_refused = self.n_descended = 0  # as of `CallConstraint`
 
-    def choose(self, chain: SamplerChain, context: Context) -> int | None:
+    def choose(self, chain: SamplerChain, slot: Slot) -> int | None:
         """The next token, accepted; None where the model ends the text, or the grammar leaves nothing to add."""
-        token = chain.sample(context)
+        token = chain.sample(slot)
         if not self._grammar.allows(token) or (
             self._vocab.is_control(token) and not self._vocab.is_eog(token)
         ):
             self.n_refused += 1
-            drawn, descended = draw_allowed(self._grammar, self._grammars.tree, chain, context)
+            drawn, descended = draw_allowed(self._grammar, self._grammars.tree, chain, slot)
             self.n_descended += descended
             if drawn is None:
                 return None

@@ -89,8 +89,8 @@ def _try(path: Path) -> None:
     with Model(path, ModelOptions(use_extra_bufts=False), trusted=True) as model:
         context = Context(model, ContextOptions(n_ctx=min(32, model.n_ctx_train), n_batch=8))
         last = model.vocab.n_tokens - 1
-        context.decode([0, last, last // 2])
-        context.decode([last // 3])
+        context.slots[0].decode([0, last, last // 2])
+        context.slots[0].decode([last // 3])
         context.close()
 
 

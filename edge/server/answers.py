@@ -15,7 +15,7 @@ from starlette.types import Receive
 
 from edge.engine.request import ChatRequest, CompletionRequest
 from edge.engine.running import OnEvent
-from edge.engine.scheduler import EngineStats
+from edge.engine.stats import EngineStats
 from edge.errors import EdgeError
 from edge.server.errors import ClientGone
 from edge.types import Event, Reply

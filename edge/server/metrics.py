@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from edge.engine.scheduler import EngineStats
+from edge.engine.stats import EngineStats
 from edge.server.options import DeviceReading
 from edge.types import Reply
 

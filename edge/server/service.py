@@ -12,7 +12,7 @@ from typing import ParamSpec, TypeVar
 from anyio import CapacityLimiter, to_thread
 from starlette.types import Receive
 
-from edge.engine.scheduler import EngineStats
+from edge.engine.stats import EngineStats
 from edge.errors import QueueFull
 from edge.server.answers import Answers, EngineLike, EngineRequest
 from edge.server.body import BodyBudget

@@ -38,8 +38,8 @@ def refusal(path) -> str:
 def test_a_whole_file_loads_and_decodes(tiny, architecture):
     with Model(tiny[architecture]) as model:
         context = Context(model, ContextOptions(n_threads=1))
-        context.decode([1, 2, 3])
-        assert context.tokens == [1, 2, 3]
+        context.slots[0].decode([1, 2, 3])
+        assert context.slots[0].tokens == [1, 2, 3]
         context.close()
 
 
@@ -150,7 +150,7 @@ for seed in range(first, last):
     try:
         with Model(scratch) as model:
             context = Context(model, ContextOptions(n_ctx=64, n_threads=1))
-            context.decode([1, 2, 3])
+            context.slots[0].decode([1, 2, 3])
             context.close()
     except EdgeError as exc:
         assert "\\n" not in str(exc), exc

@@ -63,7 +63,7 @@ def test_any_of_many_tools_can_be_called_in_the_trained_form(demo_engine, gramma
     chain = Wanting(tokens)
     constraint = CallConstraint(tools, grammars, vocab)
     for token in tokens:
-        assert constraint.choose(chain, demo_engine.context) == token
+        assert constraint.choose(chain, demo_engine.context.slots[0]) == token
         constraint.accept(token)
     assert constraint.tool is not None
     assert constraint.tool.tool.name == name
@@ -79,7 +79,7 @@ def test_the_arguments_of_another_tool_are_refused_from_the_first_token_that_dif
     tokens = vocab.tokenize(call_text("put", {"a": None}))
     chain, constraint = Wanting(tokens), CallConstraint(tools, grammars, vocab)
     while chain.n_turned_down == 0:
-        token = constraint.choose(chain, demo_engine.context)
+        token = constraint.choose(chain, demo_engine.context.slots[0])
         constraint.accept(token)
         written += vocab.piece(token)
     assert written.startswith(b'\n{"name": "put", "arguments": {"b')
@@ -95,8 +95,8 @@ def test_a_control_token_is_never_part_of_a_call(demo_engine, grammars):
     chain = Wanting([*before, *control])
     constraint = CallConstraint([tool("say", text={"type": "string"})], grammars, vocab)
     for _ in before:
-        constraint.accept(constraint.choose(chain, demo_engine.context))
-    assert constraint.choose(chain, demo_engine.context) != control[0]
+        constraint.accept(constraint.choose(chain, demo_engine.context.slots[0]))
+    assert constraint.choose(chain, demo_engine.context.slots[0]) != control[0]
     assert chain.n_turned_down == 1
     constraint.close()
 
@@ -105,7 +105,7 @@ def test_a_vocabulary_without_a_way_on_is_an_error_and_no_abort(demo_engine, gra
     constraint = CallConstraint([tool("f")], grammars, demo_engine.model.vocab)
     grammars.tree.roots = grammars.tree.roots[:0]
     with pytest.raises(EngineError, match="no token of this vocabulary continues the call"):
-        constraint.choose(Wanting(demo_engine.model.vocab.tokenize("never")), demo_engine.context)
+        constraint.choose(Wanting(demo_engine.model.vocab.tokenize("never")), demo_engine.context.slots[0])
     constraint.close()
 
 
@@ -127,10 +127,10 @@ def test_bytes_that_are_not_utf_8_are_refused_though_llama_cpp_takes_them(tiny_e
     before = b'\n{"name": "say", "arguments": {"text": "' + written
     wanted = [byte_ids[bytes([b])] for b in before + refused]
     chain = Wanting(wanted)
-    tiny_engine.context.clear()
-    tiny_engine.context.decode([1])
+    tiny_engine.context.slots[0].clear()
+    tiny_engine.context.slots[0].decode([1])
     for _ in before:
-        constraint.accept(constraint.choose(chain, tiny_engine.context))
-    assert constraint.choose(chain, tiny_engine.context) != byte_ids[refused]
+        constraint.accept(constraint.choose(chain, tiny_engine.context.slots[0]))
+    assert constraint.choose(chain, tiny_engine.context.slots[0]) != byte_ids[refused]
     constraint.close()
     cache.close()

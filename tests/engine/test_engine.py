@@ -279,9 +279,9 @@ def test_a_stream_that_is_left_does_not_spoil_the_next(tiny_engine):
 def test_an_interrupt_between_a_decode_and_its_note_does_not_spoil_the_next_answer(tiny_engine):
     expected = ask(tiny_engine, "after", temperature=0.0, max_tokens=20).content
     ask(tiny_engine, "before", temperature=0.0, max_tokens=5)
-    tiny_engine.context.tokens.pop()
+    tiny_engine.context.slots[0].tokens.pop()
     assert ask(tiny_engine, "before", temperature=0.0, max_tokens=5).usage.completion_tokens > 0
-    tiny_engine.context.tokens.pop()
+    tiny_engine.context.slots[0].tokens.pop()
     assert ask(tiny_engine, "after", temperature=0.0, max_tokens=20).content == expected
 
 
@@ -386,7 +386,7 @@ def test_a_closed_engine_can_be_closed_again(tmp_path):
 
 def test_the_call_text_is_the_trained_form(tiny_engine):
     ask(tiny_engine, tools=[GET, PING], tool_choice="get", max_tokens=60)
-    text = tiny_engine.model.vocab.text(tiny_engine.context.tokens)
+    text = tiny_engine.model.vocab.text(tiny_engine.last_generation.tokens)
     call = text[text.index("<tool_call>") :]
     body = call.removeprefix("<tool_call>\n")
     assert body.startswith('{"name": "get", "arguments": {"n": null')

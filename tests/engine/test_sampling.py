@@ -79,24 +79,24 @@ def test_descending_the_tree_gives_what_testing_every_token_gives(demo_engine, t
 @pytest.mark.model
 @pytest.mark.parametrize("temperature", [0.0, 1.5])
 def test_the_likeliest_tokens_draw_what_a_full_mask_draws(demo_engine, tree, grammars, temperature):
-    vocab, context = demo_engine.model.vocab, demo_engine.context
+    vocab, slot = demo_engine.model.vocab, demo_engine.context.slots[0]
     everything = np.flatnonzero(tree.is_text).astype(np.int32)
-    context.keep_prefix([0, 0])
-    context.decode(vocab.tokenize("Here it is: <tool_call>"))
+    slot.clear()
+    slot.decode(vocab.tokenize("Here it is: <tool_call>"))
     grammar = grammars.start(compile_tool(TOOL).gbnf)
     n_shortened = 0
     for position, token in enumerate(vocab.tokenize(TEXT)):
         options = SamplingOptions(temperature=temperature, seed=position)
         by_mask, by_likely = SamplerChain(options, vocab), SamplerChain(options, vocab)
-        likely, all_found = grammar.allowed_likely(tree, by_likely.logits(context), by_likely.n_kept)
+        likely, all_found = grammar.allowed_likely(tree, by_likely.logits(slot), by_likely.n_kept)
         n_shortened += not all_found
         full = grammar.allowed_of(everything)
         assert len(likely) == len(full) if all_found else len(likely) < len(full)
-        assert by_likely.sample_among(context, likely) == by_mask.sample_among(context, full)
+        assert by_likely.sample_among(slot, likely) == by_mask.sample_among(slot, full)
         by_mask.close()
         by_likely.close()
         grammar.accept(token)
-        context.decode([token])
+        slot.decode([token])
     grammar.close()
     assert n_shortened > 0
 
@@ -135,18 +135,18 @@ def test_an_option_outside_its_range_is_named(options, found):
 
 @pytest.mark.model
 def test_a_banned_token_is_passed_over_for_the_next_likeliest(demo_engine, grammars):
-    vocab, context = demo_engine.model.vocab, demo_engine.context
-    context.keep_prefix([0, 0])
-    context.decode(vocab.tokenize("Here it is: <tool_call>"))
+    vocab, slot = demo_engine.model.vocab, demo_engine.context.slots[0]
+    slot.clear()
+    slot.decode(vocab.tokenize("Here it is: <tool_call>"))
     grammar = grammars.start(compile_tool(TOOL).gbnf)
     for token in vocab.tokenize(TEXT)[:8]:
         grammar.accept(token)
     chain = SamplerChain(SamplingOptions(temperature=0.0), vocab)
     allowed = grammar.allowed(grammars.tree)
-    by_rank = allowed[np.argsort(-chain.logits(context)[allowed])]
+    by_rank = allowed[np.argsort(-chain.logits(slot)[allowed])]
     for n_banned in range(4):
         banned = by_rank[:n_banned].tolist()
-        assert draw_allowed(grammar, grammars.tree, chain, context, banned)[0] == by_rank[n_banned]
-    assert draw_allowed(grammar, grammars.tree, chain, context, allowed.tolist()) == (None, True)
+        assert draw_allowed(grammar, grammars.tree, chain, slot, banned)[0] == by_rank[n_banned]
+    assert draw_allowed(grammar, grammars.tree, chain, slot, allowed.tolist()) == (None, True)
     chain.close()
     grammar.close()

@@ -10,7 +10,7 @@ from threading import Condition, Event, Thread
 
 from edge.engine.request import plan_tools
 from edge.engine.running import Running
-from edge.engine.scheduler import EngineStats
+from edge.engine.stats import EngineStats
 from edge.errors import EdgeError, EngineClosed, QueueFull
 from edge.types import CallOpened, ContentDelta, Reply, Timings, TokenLogprob, ToolCall, Usage
 

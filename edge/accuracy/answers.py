@@ -10,10 +10,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge.chat.calls import CallSyntaxError, parse_call
-from edge.chat.parser import CLOSER, OPENER
+from edge.chat.parser import CLOSER, OPENER, CallText, OutputParser
 from edge.errors import EngineError
 from edge.grammar import CompiledTool
-from edge.types import CallWithdrawn, Event, MalformedCall, Reply, ToolCall
+from edge.types import (
+    CallWithdrawn,
+    ContentDelta,
+    ContentWasReasoning,
+    Event,
+    MalformedCall,
+    ReasoningDelta,
+    Reply,
+    ToolCall,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +107,7 @@ def answer_of_events(
             case MalformedCall(text, reason):
                 made.append(read_call(text, tools, reason))
             case CallWithdrawn() if not constrained:
-                made.append(MadeCall(None, None, "it was not finished", OPENER))
+                made.append(_unfinished())
             case Reply() as reply:
                 return Answer(
                     calls=tuple(made),
@@ -131,3 +140,28 @@ def fault_of(name: str, arguments: Mapping[str, object], tools: Mapping[str, Com
     if name not in tools:
         return f"there is no tool {name!r}"
     return tools[name].validate(dict(arguments)) or ""
+
+
+def read_text(
+    text: str, tools: Mapping[str, CompiledTool], *, opens_thinking: bool = False
+) -> tuple[str, str, list[MadeCall]]:
+    """Content, reasoning and calls of a model's whole output."""
+    parser = OutputParser(opens_thinking=opens_thinking)
+    content, reasoning, calls = "", "", []
+    for event in [*parser.feed(text), *parser.finish()]:
+        match event:
+            case ContentDelta(piece):
+                content += piece
+            case ReasoningDelta(piece):
+                reasoning += piece
+            case ContentWasReasoning():
+                content, reasoning = "", reasoning + content
+            case CallText(piece):
+                calls.append(read_call(piece, tools))
+            case CallWithdrawn():
+                calls.append(_unfinished())
+    return content, reasoning, calls
+
+
+def _unfinished() -> MadeCall:
+    return MadeCall(None, None, "it was not finished", OPENER)

@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from edge.cli.check import check_command
 from edge.cli.convert import convert_command
 from edge.cli.imatrix import imatrix_command
 from edge.cli.models import models_command, pull_command, rm_command
@@ -33,6 +34,7 @@ app.command("serve")(serve_command)
 app.command("profile")(profile_command)
 app.command("convert")(convert_command)
 app.command("imatrix")(imatrix_command)
+app.command("check")(check_command)
 app.command("pull")(pull_command)
 app.command("models")(models_command)
 app.command("rm")(rm_command)

@@ -9,6 +9,7 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import re
 import struct
@@ -76,9 +77,10 @@ class GgufHeader:
 
 @dataclass(frozen=True, slots=True)
 class StringArray:
-    """Stands for an array of strings that was skipped."""
+    """Stands for an array of strings that was skipped. sha256: of its bytes, to tell vocabularies apart."""
 
     length: int
+    sha256: str = ""
 
 
 class _Damaged(Exception):
@@ -113,6 +115,7 @@ class _Cursor:
 
     def skip_strings(self, length: int, what: str) -> StringArray:
         unpack, data, pos, end = struct.Struct("<Q").unpack_from, self.data, self.pos, self.end
+        start = pos
         for _ in range(length):
             if pos + 8 > end:
                 raise _Damaged(f"the file ends inside {what} (byte {pos})")
@@ -120,7 +123,7 @@ class _Cursor:
         if pos > end:
             raise _Damaged(f"{what} reaches beyond the end of the file")
         self.pos = pos
-        return StringArray(length)
+        return StringArray(length, hashlib.sha256(data[start:pos]).hexdigest())
 
 
 def read_gguf_header(path: Path) -> GgufHeader:

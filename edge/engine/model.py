@@ -160,6 +160,13 @@ class Vocabulary:
         """Whether the token ends a generation."""
         return bool(llama().llama_vocab_is_eog(self.pointer, token_id))
 
+    @property
+    def end_of_turn(self) -> int | None:
+        """The token that the model writes when its answer is over, if the file names one."""
+        lib = llama()
+        named = (int(lib.llama_vocab_eot(self.pointer)), int(lib.llama_vocab_eos(self.pointer)))
+        return next((token for token in named if token >= 0), None)
+
     def is_control(self, token_id: int) -> bool:
         """Whether the token is structure and not text; a call's text never holds one."""
         return bool(llama().llama_vocab_is_control(self.pointer, token_id))

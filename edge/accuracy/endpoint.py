@@ -31,7 +31,7 @@ def open_endpoint(spec: VariantSpec, options: AnswerOptions) -> Iterator[Endpoin
     try:
         import httpx
     except ImportError as exc:
-        raise EndpointError("httpx is not installed; install smoltools-edge[server] for endpoints") from exc
+        raise EndpointError("httpx is not installed; install smoltools-edge anew") from exc
     headers = {"Authorization": f"Bearer {spec.api_key}"} if spec.api_key else {}
     with httpx.Client(base_url=spec.location, headers=headers, timeout=_TIMEOUT_S) as client:
         yield EndpointAnswerer(client, spec, options)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge.cli.models import REF_HELP, tell
+from edge.cli.models import REF_HELP
+from edge.cli.progress import tell
 from edge.cli.session import set_up_logging
 from edge.errors import ModelError, RequestError
 

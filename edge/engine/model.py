@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -15,6 +16,8 @@ from edge.engine.gguf_header import GgufHeader, check_runnable, read_gguf_header
 from edge.engine.native import llama, problems_logged
 from edge.engine.trial import check_in_child
 from edge.errors import ModelError, RequestError
+
+_LONG_CHARS, _NAMED_PER_PIECE = 1 << 16, 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +106,7 @@ class Vocabulary:
         self._adds_bos = bool(lib.llama_vocab_get_add_bos(pointer))
         self._bos_id = int(lib.llama_vocab_bos(pointer))
         self._pieces: dict[int, bytes] = {}
+        self._named: re.Pattern[str] | None = None  # the control tokens' names, once they are needed
         self._buffer = ctypes.create_string_buffer(256)
         self._reading = Lock()  # of pieces: requests are planned beside those that are answered
         ends = (lib.llama_vocab_eot(pointer), lib.llama_vocab_eos(pointer))
@@ -114,10 +118,40 @@ class Vocabulary:
         parse_special: read `<|im_start|>` and the like as control tokens.
         add_bos: put the begin-of-sequence token first where the model wants one and the text lacks it.
         """
-        tokens = self._tokens_of(text, parse_special=parse_special, add_special=False)
+        pieces = self._split(text) if parse_special and len(text) > _LONG_CHARS else [text]
+        tokens: list[int] = []
+        for piece in pieces:
+            tokens += self._tokens_of(piece, parse_special=parse_special, add_special=False)
         if add_bos and self._adds_bos and tokens[:1] != [self._bos_id]:
             tokens.insert(0, self._bos_id)
         return tokens
+
+    def _split(self, text: str) -> Iterator[str]:
+        """Pieces of a long text, cut behind control tokens, which are borders for the tokenizer too.
+
+        llama.cpp's time grows with their number times the length of the text: minutes for 200,000 of them.
+        """
+        if self._named is None:
+            self._named = re.compile("|".join(map(re.escape, self._control_names())) or r"(?!)")
+        start = 0
+        for n, match in enumerate(self._named.finditer(text), 1):
+            if n % _NAMED_PER_PIECE == 0:
+                yield text[start : match.end()]
+                start = match.end()
+        yield text[start:]
+
+    def _control_names(self) -> list[str]:
+        """What the tokenizer looks for before anything else, the longest first."""
+        lib = llama()
+        kinds = (
+            lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_USER_DEFINED | lib.LLAMA_TOKEN_ATTR_UNKNOWN
+        )
+        names = [
+            self.piece(token_id).decode("utf-8", "replace")
+            for token_id in range(self.n_tokens)
+            if lib.llama_vocab_get_attr(self.pointer, token_id) & kinds
+        ]
+        return sorted(filter(None, names), key=len, reverse=True)
 
     def tokenize_whole(self, text: str) -> list[int]:
         """Token ids of a text that stands alone, with what the model wants around it ([CLS] and [SEP], say)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 from edge.errors import RequestError
 
@@ -80,10 +81,14 @@ def _call(where: str, call: object) -> dict[str, object]:
     arguments = function.get("arguments", {})
     if isinstance(arguments, str):
         try:
-            arguments = json.loads(arguments or "{}")
-        except json.JSONDecodeError as exc:
+            arguments = json.loads(arguments or "{}", parse_constant=_no_constants)
+        except (ValueError, RecursionError) as exc:
             raise RequestError(f"{where} ({name}) has arguments that are not JSON: {exc}") from None
     if not isinstance(arguments, Mapping):
         raise RequestError(f"{where} ({name}) has arguments that are not an object")
     function_out = {"name": name, "arguments": dict(arguments)}
     return {"id": str(call.get("id") or ""), "type": "function", "function": function_out}
+
+
+def _no_constants(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 
 from edge.grammar.automaton import Automaton, TooLarge, regex_automaton
@@ -19,6 +20,8 @@ from edge.grammar.regex import (
     parse_regex,
 )
 from edge.grammar.rules import Ranges
+
+_MAX_CHOICES = 4  # each may double the time of a backtracking search
 
 
 def matches(source: str, text: str) -> bool:
@@ -38,8 +41,39 @@ def is_readable(source: str) -> bool:
 
 
 def is_linear(source: str) -> bool:
-    """Whether a search reads each character once, whatever the expression and the text."""
-    return _automaton(source) is not None
+    """Whether a search takes time in proportion to the text, whatever the text."""
+    return _automaton(source) is not None or _is_tame(source)
+
+
+@lru_cache(maxsize=512)
+def _is_tame(source: str) -> bool:
+    """Whether a backtracking search has little to go back to: anchored, one wide loop, few places to choose at.
+
+    For long counts (`^[a-z]{1,4096}$`), which make an automaton too large.
+    """
+    try:
+        regex = parse_regex(source)
+    except (RegexInvalid, RegexUnsupported):
+        return False
+    parts = regex.node.parts if isinstance(regex.node, Cat) else ()
+    if regex.ahead or parts[:1] != (Start(),):
+        return False
+    nodes = list(_walk(regex.node, False))
+    loops = [node for node, _ in nodes if isinstance(node, Loop) and node.low != node.high]
+    n_wide = sum(loop.high is None or loop.high > 1 for loop in loops)
+    n_choices = len(loops) - n_wide + sum(isinstance(node, Or) for node, _ in nodes)
+    is_nested = any(in_loop and isinstance(node, Loop | Or) for node, in_loop in nodes)
+    return n_wide <= 1 and n_choices <= _MAX_CHOICES and not is_nested
+
+
+def _walk(node: Node, in_loop: bool) -> Iterator[tuple[Node, bool]]:
+    yield node, in_loop
+    match node:
+        case Cat(parts) | Or(parts):
+            for part in parts:
+                yield from _walk(part, in_loop)
+        case Loop(part):
+            yield from _walk(part, True)
 
 
 @lru_cache(maxsize=512)

@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 
 from edge.errors import (
     ContextOverflow,
+    DeadlineExceeded,
     EdgeError,
     EngineClosed,
     EngineError,
     QueueFull,
+    RequestCancelled,
     RequestError,
     TemplateError,
     ToolsError,
@@ -87,13 +89,18 @@ def fault_of(error: EdgeError) -> Fault:
         case QueueFull():
             wait = {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
             return Fault(429, str(error), "rate_limit_error", "queue_full", headers=wait)
-        case EngineClosed():
-            return Fault(503, "the server is shutting down", "server_error", "shutting_down")
+        case DeadlineExceeded():
+            return Fault(504, str(error), "server_error", "deadline_exceeded", headers=_NOT_AGAIN)
+        case EngineClosed() | RequestCancelled():
+            return Fault(503, "the server is shutting down", "server_error", "shutting_down", headers=_SOON)
         case EngineError():
             return Fault(500, _FAILED, "server_error", "engine_error")
         case _:
             return INTERNAL
 
 
+# OpenAI's clients repeat a request after most statuses; one that took too long would do so again.
+_NOT_AGAIN = {"x-should-retry": "false"}
+_SOON = {"Retry-After": "5"}
 _FAILED = "the engine failed on this request and gave it up; others are not affected"
 INTERNAL = Fault(500, "an error inside the server; its log says more", "server_error", "internal_error")

@@ -8,6 +8,7 @@ exponential time on some, and nothing can interrupt it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from time import perf_counter
 
 from edge.grammar.patterns import is_linear
 from edge.server.errors import ApiError, refuse
@@ -17,19 +18,21 @@ MAX_TOOLS = 1_024
 MAX_STOPS = 16
 MAX_SCHEMA_PARTS = 100_000  # objects in all schemas of a request
 MAX_PATTERNS = 1_000
+MAX_PATTERN_SECONDS = 2.0  # for reading them all; honest ones take milliseconds
 MAX_PATTERN_CHARS = 2_000
 
 
 def check_schemas(value: object, param: str) -> None:
     """Raises ApiError (400) for schemas that would cost too much."""
-    n_patterns = 0
+    n_patterns, deadline = 0, perf_counter() + MAX_PATTERN_SECONDS
     for n_parts, part in enumerate(_parts(value)):
         if n_parts >= MAX_SCHEMA_PARTS:
             raise _too_much(f"schemas of more than {MAX_SCHEMA_PARTS} parts", param)
         for pattern in _patterns(part):
             n_patterns += 1
-            if n_patterns > MAX_PATTERNS:
-                raise _too_much(f"more than {MAX_PATTERNS} patterns", param)
+            if n_patterns > MAX_PATTERNS or perf_counter() > deadline:
+                limit = f"{MAX_PATTERNS} patterns, or {MAX_PATTERN_SECONDS:g} s to read them"
+                raise _too_much(f"more than {limit}", param)
             _check_pattern(pattern, param)
 
 

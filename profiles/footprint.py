@@ -213,10 +213,14 @@ def recurrent_state_bytes(shape: ModelShape, options: RunOptions) -> int:
 
 
 def state_cache_bytes(shape: ModelShape, options: RunOptions) -> int:
-    """Copies of recurrent states: those kept for later prompts, and one for each call that is being written."""
+    """Copies of recurrent states: those kept for later prompts, at least one, and one for each call being written.
+
+    The newest is made before the oldest goes (edge.engine.slots). Attention layers go back without copies.
+    """
     if shape.recurrent is None:
         return 0
-    return options.state_cache_bytes + recurrent_state_bytes(shape, options)
+    one = recurrent_state_bytes(shape, options) // n_slots(shape, options)
+    return max(options.state_cache_bytes, one) + one * options.n_parallel
 
 
 def compute_bytes(shape: ModelShape, options: RunOptions) -> int:

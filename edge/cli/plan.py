@@ -80,6 +80,7 @@ class Planned:
             n_threads=self.plan.n_threads,
             flash_attn=options.flash_attn,
             kv_type=options.kv_type_k,
+            snapshot_bytes=options.state_cache_bytes,
         )
 
 

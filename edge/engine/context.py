@@ -32,6 +32,7 @@ class ContextOptions:
     n_threads: int | None = None
     flash_attn: bool = True
     kv_type: str = "f16"
+    snapshot_bytes: int = 256 << 20  # of a hybrid model's states that are kept; one is always
 
 
 @dataclass(frozen=True, slots=True)

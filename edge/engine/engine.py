@@ -61,7 +61,8 @@ class Engine:
             raise
         self.load_s = time.perf_counter() - started
         self._planner = Planner(self.model, self.chat_template, self.context.plan.n_ctx)
-        slots = Slots(self.context, snapshot_bytes=256 << 20)
+        snapshot_bytes = (context or ContextOptions()).snapshot_bytes
+        slots = Slots(self.context, snapshot_bytes=snapshot_bytes)
         grammars = GrammarCache(self.model.vocab)
         self._scheduler = Scheduler(
             self.context,

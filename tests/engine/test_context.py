@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 
 from edge.engine.context import Context, ContextOptions, resolve
+from edge.engine.engine import Engine
 from edge.engine.sampling import SamplerChain, SamplingOptions
+from edge.engine.slot import Run
 from edge.errors import ContextError
+from tests.engine.conftest import SHORT
+from tests.tiny_gguf import TinyShape, write_gguf
 
 pytestmark = pytest.mark.model
 
@@ -69,3 +73,14 @@ def test_a_smaller_step_gives_the_same_logits(tiny_engine, logits):
         chain.close()
     finally:
         small.close()
+
+
+def test_an_engine_keeps_no_more_states_than_its_options_allow(tmp_path):
+    path = write_gguf(tmp_path / "m.gguf", TinyShape(architecture="qwen35"))
+    with Engine(path, chat_template=SHORT, context=ContextOptions(n_threads=1, snapshot_bytes=0)) as engine:
+        slots, slot = engine._scheduler._slots, engine.context.slots[0]
+        for token in (1, 2, 3):
+            engine.context.decode([Run(slot, [token], wants_logits=True)])
+            slots.snapshot(slot)
+        one_state = len(slot.checkpoint().state)
+        assert slots.n_snapshot_bytes == one_state  # the last is kept whatever the limit

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from edge.engine.gguf_header import F32, GgufHeader, StringArray, TensorInfo, read_gguf_header
+from edge.engine.gguf_checks import F32
+from edge.engine.gguf_header import GgufHeader, SkippedArray, TensorInfo, read_gguf_header
 
 _MAX_FLOATS = 1 << 16  # larger float32 tensors are weights that one file happens to leave unquantized
 # Of what a file says about itself, what names its source; compared where both files say it.
@@ -35,7 +36,11 @@ def _vocabulary_faults(one: GgufHeader, other: GgufHeader) -> Iterator[str]:
         mine, theirs = one.metadata.get(name), other.metadata.get(name)
         if mine == theirs:
             continue
-        if isinstance(mine, StringArray) and isinstance(theirs, StringArray) and mine.length != theirs.length:
+        if (
+            isinstance(mine, SkippedArray)
+            and isinstance(theirs, SkippedArray)
+            and mine.length != theirs.length
+        ):
             yield f"the {what} has {theirs.length} entries, not {mine.length}"
         else:
             yield f"the {what} differs"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge.cli.progress import fetch_view, tell
+from edge.cli.progress import fetch_view, tell, warn
 
 if TYPE_CHECKING:
     from edge.models.listing import ModelRow
@@ -22,13 +22,15 @@ def pull_command(
     ref: Annotated[str, typer.Argument(metavar="REF", help=REF_HELP)], json: JsonOption = False
 ) -> None:
     """Fetch a model onto this machine. Example: smoltools-edge pull demo"""
-    from edge.models.listing import row_of
+    from edge.models.listing import odd_about, row_of
     from edge.models.store import resolve
 
     with fetch_view() as view:
         resolved = resolve(ref, view.tell, on_bytes=view.on_bytes, refresh=True)
-    row = row_of(resolved)
-    typer.echo(json_module.dumps(row.to_json(), indent=2, ensure_ascii=False) if json else row.path)
+    row, warnings = row_of(resolved), odd_about(resolved)
+    warn(resolved.path, warnings)
+    document = row.to_json() | {"warnings": list(warnings)}
+    typer.echo(json_module.dumps(document, indent=2, ensure_ascii=False) if json else row.path)
 
 
 def models_command(json: JsonOption = False) -> None:

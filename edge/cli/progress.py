@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +21,12 @@ def tell(line: str) -> None:
     """A line of progress, where data does not go."""
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
+
+
+def warn(path: object, sentences: Iterable[str]) -> None:
+    """What is odd about a model file, a line each."""
+    for sentence in sentences:
+        tell(f"warning: {path}: {sentence}")
 
 
 class FetchView(Protocol):

@@ -12,6 +12,7 @@ import typer
 from edge.cli.catalog import EMBED_HELP, open_offer
 from edge.cli.models import REF_HELP
 from edge.cli.plan import DEVICE_PROFILE, open_planned
+from edge.cli.progress import warn
 from edge.cli.session import Settings, check_prompt, read_tools, reply_document, set_up_logging
 from profiles.plan import Pins
 
@@ -118,6 +119,7 @@ def run_command(
         if text is None:
             from edge.cli.repl import converse
 
+            warn(engine.model.path, engine.warnings)
             converse(engine, settings, offer)
             return
         request = settings.request([{"role": "user", "content": text}])
@@ -126,11 +128,14 @@ def run_command(
             document = reply_document(engine.chat(request), engine, settings, planned.plan)
             if offer:
                 document["tools_offered"] = [tool.name for tool in offer.tools]
+            warn(engine.model.path, engine.warnings)
             typer.echo(json_module.dumps(document, ensure_ascii=False, indent=2))
             return
         from edge.cli.render import make_renderer, show_all
 
-        show_all(engine.stream(request), make_renderer())
+        events = engine.stream(request)  # raises for a bad request, whose line then stands alone
+        warn(engine.model.path, engine.warnings)
+        show_all(events, make_renderer())
 
 
 def _read_prompt(prompt: str | None) -> str:

@@ -12,7 +12,7 @@ import typer
 
 from edge.cli.models import REF_HELP
 from edge.cli.plan import DEVICE_PROFILE, open_planned
-from edge.cli.progress import tell
+from edge.cli.progress import tell, warn
 from edge.cli.session import set_up_logging
 from edge.errors import RequestError
 from profiles.plan import Pins
@@ -139,7 +139,9 @@ def serve_command(
 
     def load() -> Engine:
         pins = Pins(n_ctx=n_ctx, n_threads=threads, kv_type=kv_type, n_parallel=parallel)
-        return open_planned(model, pins, max_queue=max_queue, profile_file=device_profile)[0]
+        engine, _ = open_planned(model, pins, max_queue=max_queue, profile_file=device_profile)
+        warn(engine.model.path, engine.warnings)
+        return engine
 
     _serve(load, options, listen, log_json=log_json)
 

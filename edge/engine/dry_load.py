@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.engine.context import KV_TYPES
-from edge.engine.gguf_header import check_runnable, read_gguf_header
-from edge.engine.model import row_bytes
+from edge.engine.intake import examine_chat
 from edge.engine.native import llama, logger, problems_logged
 from edge.errors import ContextError, ModelError
 
@@ -56,7 +55,7 @@ def dry_load(
 
     Raises ModelError, ContextError.
     """
-    check_runnable(read_gguf_header(path), row_bytes)
+    examine_chat(path)
     lib = llama()
     model = _load_without_weights(lib, path)
     try:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.engine.context import ContextOptions, resolve
-from edge.engine.gguf_header import GgufHeader, check_whole, read_gguf_header
-from edge.engine.model import ModelOptions, Vocabulary, load_weights, row_bytes
+from edge.engine.gguf_checks import check_whole
+from edge.engine.gguf_header import GgufHeader, read_gguf_header
+from edge.engine.model import ModelOptions, Vocabulary, load_weights
 from edge.engine.native import llama, problems_logged
 from edge.engine.trial import check_in_child, run_trial
 from edge.errors import ContextError, EngineError, ModelError
@@ -43,7 +44,7 @@ class Embedder:
         """Raises ModelError for a file that is no embedding model, ContextError where memory lacks."""
         self.path, self.options = Path(path), options or EmbedderOptions()
         header = read_gguf_header(self.path)
-        check_whole(header, row_bytes)
+        check_whole(header)
         pooling = _pooling(header)
         if not trusted:
             check_in_child(self.path, "edge.engine.embedding")

@@ -14,7 +14,7 @@ from edge.engine.answer import Answer, Job
 from edge.engine.context import Context, ContextOptions
 from edge.engine.generation import Generation
 from edge.engine.history import History
-from edge.engine.model import Model, ModelOptions, model_facts
+from edge.engine.model import Model, ModelOptions
 from edge.engine.planning import Planner
 from edge.engine.request import ChatRequest, CompletionRequest, check_token_ids
 from edge.engine.running import EventStream, OnEvent, Running
@@ -56,6 +56,7 @@ class Engine:
             self.chat_template = chat_template or _choose_template(self.model)
             n_spare = 0 if self.model.is_hybrid else 1  # a slot of a hybrid model holds 50 MiB at 4B
             self.context = Context(self.model, context, n_parallel=n_parallel, n_spare=n_spare)
+            self._template_was_given = chat_template is not None
         except BaseException:
             self.model.close()
             raise
@@ -77,7 +78,15 @@ class Engine:
     @property
     def facts(self) -> dict[str, object]:
         """What is loaded: path, architecture, quantization, size, template."""
-        return model_facts(self.model.header) | {"chat_template": self.chat_template.origin}
+        facts = self.model.intake.facts | {"chat_template": self.chat_template.origin}
+        return facts | {"warnings": list(self.warnings)}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is odd about the model file, a sentence each; about its template only if no other was given."""
+        intake = self.model.intake
+        is_odd = intake.template_warning is not None and not self._template_was_given
+        return (*intake.warnings, *((intake.template_warning,) if is_odd else ()))
 
     @property
     def n_ctx(self) -> int:

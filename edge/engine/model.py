@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from edge.engine.gguf_header import GgufHeader, check_runnable, read_gguf_header
+from edge.engine.intake import examine_chat
 from edge.engine.native import llama, problems_logged
 from edge.engine.trial import check_in_child
 from edge.errors import ModelError, RequestError
@@ -42,8 +42,8 @@ class Model:
         """trusted: the file is known not to make llama.cpp abort; leaves out the trial in a child process."""
         self.path = Path(path)
         self.options = options or ModelOptions()
-        self.header = read_gguf_header(self.path)
-        check_runnable(self.header, row_bytes)
+        self.intake = examine_chat(self.path)
+        self.header = self.intake.header
         if not trusted:
             check_in_child(self.path)
         self.pointer = load_weights(self.path, self.options)
@@ -68,17 +68,6 @@ class Model:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def row_bytes(ggml_type: int, n_elements: int) -> int | None:
-    """Bytes of a row in a ggml type; None for a type or a row length that does not exist."""
-    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
-
-    try:
-        block, size = GGML_QUANT_SIZES[GGMLQuantizationType(ggml_type)]
-    except (ValueError, KeyError):
-        return None
-    return None if n_elements % block else n_elements // block * size
 
 
 def load_weights(path: Path, options: ModelOptions) -> Any:  # noqa: ANN401 - ctypes pointer
@@ -214,26 +203,3 @@ def _encode(text: str) -> bytes:
         raise RequestError(
             f"the text holds {found}, half of a surrogate pair, which is not a character"
         ) from None
-
-
-def model_facts(header: GgufHeader) -> dict[str, object]:
-    """What a user wants to know of a model file, from its header."""
-    return {
-        "path": str(header.path),
-        "architecture": header.architecture,
-        "name": header.metadata.get("general.name"),
-        "quantization": quantization_name(header),
-        "size_bytes": header.file_bytes,
-        "n_ctx_train": header.number("context_length"),
-    }
-
-
-def quantization_name(header: GgufHeader) -> str:
-    """`general.file_type` by llama.cpp's name (`Q4_K_M`), or `unknown`."""
-    from gguf.constants import LlamaFileType
-
-    value = header.metadata.get("general.file_type")
-    try:
-        return str(LlamaFileType(value).name).removeprefix("MOSTLY_").removeprefix("ALL_")
-    except ValueError:
-        return "unknown"

@@ -8,15 +8,13 @@ version; the pages that the child read stay in the page cache for the load that 
 
 from __future__ import annotations
 
-import hashlib
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 
+from edge.engine.identity import memory_of, remember
 from edge.errors import ModelError
 
 _TIMEOUT_S = 900.0  # a 4B file from a slow SD card
@@ -27,8 +25,8 @@ def check_in_child(path: Path, module: str = "edge.engine.trial") -> None:
 
     module: what the child runs, with the path as its argument.
     """
-    mark = _mark(path, module)
-    if mark is not None and mark.exists():
+    mark = memory_of(path, f"loaded/{module}")
+    if mark.exists():
         return
     command = [sys.executable, "-m", module, str(path)]
     try:
@@ -39,8 +37,7 @@ def check_in_child(path: Path, module: str = "edge.engine.trial") -> None:
         raise ModelError(f"{path} cannot be tried in a child process: {exc.strerror}") from exc
     if result.returncode != 0:
         raise ModelError(f"{path} cannot be loaded: {_reason(result)}; convert or download it again")
-    if mark is not None:
-        _remember(mark)
+    remember(mark)
 
 
 def _reason(result: subprocess.CompletedProcess[str]) -> str:
@@ -53,33 +50,6 @@ def _reason(result: subprocess.CompletedProcess[str]) -> str:
     failed = [line for line in lines if "GGML_ASSERT" in line or "what():" in line]
     detail = failed[-1].partition("GGML_ASSERT")[1:] if failed else ("", "")
     return f"llama.cpp aborts on it ({name}{': ' + ''.join(detail) if any(detail) else ''})"
-
-
-def _mark(path: Path, module: str) -> Path | None:
-    """The file whose existence says that this very file was loaded before; None where nothing can be kept."""
-    root = os.environ.get("SMOLTOOLS_EDGE_CACHE")
-    if root is None:
-        import platformdirs
-
-        root = platformdirs.user_cache_dir("smoltools-edge")
-    stat = path.stat()
-    what = (
-        str(path.resolve()),
-        stat.st_size,
-        stat.st_mtime_ns,
-        stat.st_ino,
-        metadata.version("llama-cpp-python"),
-        module,
-    )
-    return Path(root) / "loaded" / hashlib.sha256(repr(what).encode()).hexdigest()[:32]
-
-
-def _remember(mark: Path) -> None:
-    try:
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        mark.touch()
-    except OSError:
-        pass  # a read-only cache costs a trial each time, nothing else
 
 
 def _try(path: Path) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from edge.engine.gguf_header import read_gguf_header
-from edge.engine.model import model_facts
+from edge.engine.intake import examine
 from edge.errors import ModelError
 from edge.models.catalogue import ModelEntry, WheelSource, catalogue
 from edge.models.installed import InstalledFile, all_installed
@@ -61,11 +60,11 @@ def _of_file(
 ) -> ModelRow:
     size, n_ctx, description = path.stat().st_size, None, entry.description if entry else ""
     try:
-        facts = model_facts(read_gguf_header(path))
+        facts = examine(path).facts
         quantization = str(facts["quantization"])
         n_ctx = facts["n_ctx_train"] if isinstance(facts["n_ctx_train"], int) else None
     except ModelError:
-        description = "damaged: remove it and pull it again"
+        description = "cannot be run: remove it and pull it again"
     return ModelRow(name, ref, True, str(path), quantization, size, n_ctx, description)
 
 
@@ -81,9 +80,17 @@ def _not_installed(entry: ModelEntry) -> ModelRow:
 
 
 def row_of(resolved: ResolvedModel) -> ModelRow:
-    """The row of a file that was just resolved. Raises ModelError when it is not a GGUF file."""
-    read_gguf_header(resolved.path)
+    """The row of a file that was just resolved. Raises ModelError when it cannot be run."""
+    examine(resolved.path)
     for there in all_installed():
         if there.path == resolved.path:
             return _row(there, resolved.entry)
     return _of_file(resolved.path.stem, str(resolved.path), resolved.path, resolved.entry)
+
+
+def odd_about(resolved: ResolvedModel) -> tuple[str, ...]:
+    """What is odd about a file, a sentence each; about its template only if the catalogue has no other for it."""
+    intake = examine(resolved.path)
+    is_replaced = resolved.entry is not None and resolved.entry.chat_template is not None
+    template = () if is_replaced or intake.template_warning is None else (intake.template_warning,)
+    return (*intake.warnings, *template)

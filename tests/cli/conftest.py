@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from edge.chat.template import hermes_template
 from edge.cli.session import close_logging
 from edge.cli.start import run
 from tests.tiny_gguf import write_gguf
@@ -20,7 +21,8 @@ GET = {
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """A model that answers in milliseconds, and nonsense."""
-    return write_gguf(tmp_path_factory.mktemp("cli") / "tiny.gguf")
+    template = {"tokenizer.chat_template": hermes_template().source}
+    return write_gguf(tmp_path_factory.mktemp("cli") / "tiny.gguf", change=template)
 
 
 @pytest.fixture

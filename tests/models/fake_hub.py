@@ -10,6 +10,7 @@ import json
 import re
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
@@ -88,6 +89,16 @@ class FakeHub:
     def count(self, n_bytes: int) -> None:
         with self._lock:
             self.bytes_sent += n_bytes
+
+    def when_sent(self, n_bytes: int, then: Callable[[], object]) -> None:
+        """Calls `then`, in a thread of its own, once so many bytes were sent."""
+
+        def wait() -> None:
+            while self.bytes_sent < n_bytes and not self.stopping.wait(0.002):
+                pass
+            then()
+
+        threading.Thread(target=wait, daemon=True).start()
 
     def content_requests(self) -> list[str | None]:
         """The Range headers of all requests for content."""

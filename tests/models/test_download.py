@@ -127,7 +127,7 @@ class TestBroken:
 
     def test_a_server_that_stops_in_the_middle(self, hub, cache):
         hub.faults.block_s = 0.01
-        threading.Timer(0.1, hub.stop).start()
+        hub.when_sent(100_000, hub.stop)
         message = refusal()
         assert "broke off and does not come back" in message
         size = partial(cache).stat().st_size
@@ -137,7 +137,7 @@ class TestBroken:
     def test_a_server_that_falls_silent(self, hub):
         hub.faults.stall_after = 100_000
         started = time.monotonic()
-        threading.Timer(0.5, lambda: setattr(hub.faults, "stall_after", None)).start()
+        hub.when_sent(100_000, lambda: setattr(hub.faults, "stall_after", None))
         assert pull()[0].read_bytes() == CONTENT
         assert time.monotonic() - started < 5
         assert hub.bytes_sent == SIZE
@@ -374,11 +374,8 @@ class TestTogether:
         hub.faults.block_s = 0.01
 
         def write() -> None:
-            time.sleep(0.1)
             with partial(cache).open("ab") as file:
                 file.write(b"foreign")
 
-        thread = threading.Thread(target=write)
-        thread.start()
+        hub.when_sent(100_000, write)
         assert "another process writes to" in refusal()
-        thread.join()

@@ -32,8 +32,7 @@ from edge.accuracy.variants import AnswerOptions, VariantSpec, prompt_tokens
 from edge.accuracy.verdict import Criterion, Outcome, Thresholds, judge, overall
 from edge.engine.context import ContextOptions
 from edge.engine.engine import Engine
-from edge.engine.gguf_header import read_gguf_header
-from edge.engine.model import model_facts
+from edge.engine.intake import examine
 
 _CONTEXT_STEP = 256
 
@@ -227,7 +226,7 @@ def _answer(
         grammar: [score(case, answer) for case, answer in zip(cases, of_grammar, strict=True)]
         for grammar, of_grammar in answers.items()
     }
-    facts = model_facts(read_gguf_header(Path(spec.location))) if spec.kind == "gguf" else {}
+    facts = examine(Path(spec.location)).facts if spec.kind == "gguf" else {}
     return VariantResult(spec, answers, scores, facts)
 
 

@@ -9,6 +9,7 @@
     ├── TemplateError         a chat template that does not render
     ├── RequestError          an option outside its range
     ├── RetrievalError        a tool catalogue, its index or a query file that cannot be used
+    ├── OpenWorldError        a profile or a file of requests of the open-world mode that cannot be used
     ├── CatalogueError        a model name that nobody knows, or a file that cannot be fetched
     │   └── HubUnreachable    no network, no answer, or offline by wish
     ├── QueueFull             more requests wait than may
@@ -72,6 +73,10 @@ class RequestError(EdgeError):
 
 class RetrievalError(EdgeError):
     """A catalogue of tools, its index, or a file of queries cannot be used."""
+
+
+class OpenWorldError(EdgeError):
+    """A profile or a file of requests of the open-world mode cannot be used."""
 
 
 class CatalogueError(EdgeError):

@@ -126,6 +126,11 @@ class ToolIndex:
             self._ids = self._storage.ids()
         return self._ids
 
+    def entries(self, ids: Sequence[str]) -> list[CatalogueTool]:
+        """The tools of these ids. Raises KeyError for one that there is not."""
+        places = {identity: place for place, identity in enumerate(self.ids())}
+        return self._storage.entries([places[identity] for identity in ids])
+
     def search(
         self, query: str, k: int = 5, *, context: str = "", options: SearchOptions | None = None
     ) -> list[Hit]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edge.engine.context import ContextOptions
     from edge.engine.engine import Engine
     from edge.engine.model import ModelOptions
+    from edge.engine.state_cache import StateCacheOptions
     from edge.models.catalogue import ModelEntry
     from edge.models.reference import Reference
     from profiles.device import Device
@@ -101,11 +102,16 @@ def make_plan(ref: str, pins: Pins, *, profile_file: Path | None = None) -> Plan
 
 
 def open_planned(
-    ref: str, pins: Pins, *, max_queue: int = 64, profile_file: Path | None = None
+    ref: str,
+    pins: Pins,
+    *,
+    max_queue: int = 64,
+    profile_file: Path | None = None,
+    state_cache: StateCacheOptions | None = None,
 ) -> tuple[Engine, Planned]:
     """The engine for a model reference, as large as the machine allows; fetches the model if it is not here.
 
-    max_queue: see `Engine`.
+    max_queue, state_cache: see `Engine`.
     """
     from edge.models.load import load
 
@@ -117,6 +123,7 @@ def open_planned(
             model=planned.model_options(),
             n_parallel=pins.n_parallel,
             max_queue=max_queue,
+            state_cache=state_cache,
             progress=view.tell,
             on_bytes=view.on_bytes,
         )

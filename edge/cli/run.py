@@ -14,6 +14,7 @@ from edge.cli.models import REF_HELP
 from edge.cli.plan import DEVICE_PROFILE, open_planned
 from edge.cli.progress import warn
 from edge.cli.session import Settings, check_prompt, read_tools, reply_document, set_up_logging
+from edge.cli.state_cache import STATE_CACHE, state_cache_options
 from profiles.plan import Pins
 
 
@@ -84,6 +85,7 @@ def run_command(
         int | None, typer.Option(metavar="N", min=0, help="Layers on the GPU. Default: as many as fit.")
     ] = None,
     device_profile: Annotated[Path | None, DEVICE_PROFILE] = None,
+    state_cache: Annotated[str | None, STATE_CACHE] = None,
     no_grammar: Annotated[
         bool, typer.Option("--no-grammar", help="Do not constrain calls; malformed ones are reported.")
     ] = False,
@@ -114,7 +116,9 @@ def run_command(
     interactive = prompt is None and sys.stdin.isatty() and not json
     text = None if interactive else check_prompt(_read_prompt(prompt))
     pins = Pins(n_ctx=n_ctx, n_threads=threads, kv_type=kv_type, n_gpu_layers=gpu_layers)
-    engine, planned = open_planned(model, pins, profile_file=device_profile)
+    engine, planned = open_planned(
+        model, pins, profile_file=device_profile, state_cache=state_cache_options(state_cache)
+    )
     with engine, open_offer(catalog, engine, k=top_k, budget=tool_budget, embed_model=embed_model) as offer:
         if text is None:
             from edge.cli.repl import converse

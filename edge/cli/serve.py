@@ -14,6 +14,7 @@ from edge.cli.models import REF_HELP
 from edge.cli.plan import DEVICE_PROFILE, open_planned
 from edge.cli.progress import tell, warn
 from edge.cli.session import set_up_logging
+from edge.cli.state_cache import STATE_CACHE, state_cache_options
 from edge.errors import RequestError
 from profiles.plan import Pins
 
@@ -90,6 +91,7 @@ def serve_command(
         str | None, typer.Option(metavar="TYPE", help="KV cache: f32, f16 or q8_0. Default: what fits.")
     ] = None,
     device_profile: Annotated[Path | None, DEVICE_PROFILE] = None,
+    state_cache: Annotated[str | None, STATE_CACHE] = None,
     cors_origin: Annotated[
         list[str] | None,
         typer.Option(metavar="URL", help="Web pages that may call, e.g. https://example.org; repeatable."),
@@ -137,9 +139,13 @@ def serve_command(
         grace_s=grace,
     )
 
+    states = state_cache_options(state_cache)
+
     def load() -> Engine:
         pins = Pins(n_ctx=n_ctx, n_threads=threads, kv_type=kv_type, n_parallel=parallel)
-        engine, _ = open_planned(model, pins, max_queue=max_queue, profile_file=device_profile)
+        engine, _ = open_planned(
+            model, pins, max_queue=max_queue, profile_file=device_profile, state_cache=states
+        )
         warn(engine.model.path, engine.warnings)
         return engine
 

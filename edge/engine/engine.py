@@ -21,6 +21,7 @@ from edge.engine.running import EventStream, OnEvent, Running
 from edge.engine.sampling import GrammarCache
 from edge.engine.scheduler import OnFinish, Scheduler
 from edge.engine.slots import Slots
+from edge.engine.state_cache import StateCache, StateCacheOptions
 from edge.engine.stats import EngineStats
 from edge.errors import EngineError, TemplateError
 from edge.types import Reply
@@ -35,7 +36,8 @@ class Engine:
     chat_template: replaces the file's own. Without one, the file's is used if it writes calls in the Hermes form;
         otherwise the built-in Hermes template, where the vocabulary is ChatML's.
     temperature: what requests get that name none.
-    n_parallel: how many answers are made at once. max_queue: how many requests may wait for that.
+    n_parallel: how many answers are made at once, each with n_ctx tokens. max_queue: how many requests may wait.
+    state_cache: keeps what was computed for system texts and tools on disk; None keeps nothing there.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Engine:
         context: ContextOptions | None = None,
         n_parallel: int = 1,
         max_queue: int = 64,
+        state_cache: StateCacheOptions | None = None,
     ) -> None:
         started = time.perf_counter()
         self.temperature = temperature
@@ -64,16 +67,22 @@ class Engine:
         self._planner = Planner(self.model, self.chat_template, self.context.plan.n_ctx)
         snapshot_bytes = (context or ContextOptions()).snapshot_bytes
         slots = Slots(self.context, snapshot_bytes=snapshot_bytes)
+        cache = None
+        if state_cache is not None:
+            cache = StateCache(state_cache, self.model.path, self.context.plan)
         grammars = GrammarCache(self.model.vocab)
         self._scheduler = Scheduler(
             self.context,
             slots,
             grammars,
             max_queue=max_queue,
+            state_cache=cache,
             on_finish=_finisher(self._planner.history, self.load_s),
         )
         # Also at the interpreter's end: llama.cpp must not decode while its library is taken down.
-        self._finalizer = weakref.finalize(self, _free, self._scheduler, grammars, self.context, self.model)
+        self._finalizer = weakref.finalize(
+            self, _free, self._scheduler, cache, grammars, self.context, self.model
+        )
 
     @property
     def facts(self) -> dict[str, object]:
@@ -181,8 +190,12 @@ def _finisher(history: History, load_s: float) -> OnFinish:
     return finish
 
 
-def _free(scheduler: Scheduler, grammars: GrammarCache, context: Context, model: Model) -> None:
+def _free(
+    scheduler: Scheduler, cache: StateCache | None, grammars: GrammarCache, context: Context, model: Model
+) -> None:
     scheduler.close(0.0)
+    if cache is not None:
+        cache.close()
     grammars.close()
     context.close()
     model.close()

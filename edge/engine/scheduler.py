@@ -18,6 +18,7 @@ from edge.engine.context import Context
 from edge.engine.sampling import GrammarCache
 from edge.engine.slot import Run, Slot
 from edge.engine.slots import Reuse, Slots
+from edge.engine.state_cache import StateCache
 from edge.engine.stats import EngineStats, Totals
 from edge.errors import EdgeError, EngineClosed, EngineError, QueueFull
 from edge.types import Reply
@@ -40,11 +41,13 @@ class Scheduler:
         grammars: GrammarCache,
         *,
         max_queue: int,
+        state_cache: StateCache | None = None,
         on_finish: OnFinish = lambda answer, reply: reply,
     ) -> None:
         self._context, self._slots, self._grammars = context, slots, grammars
         self._n_parallel, self._max_queue = context.plan.n_parallel, max_queue
-        self._on_finish = on_finish
+        self._state_cache, self._on_finish = state_cache, on_finish
+        self._not_on_disk: set[Job] = set()  # of those that wait
         self._waiting: deque[Job] = deque()
         self._active: list[Answer] = []  # in the order of their admission
         self._changed = Condition()
@@ -73,12 +76,17 @@ class Scheduler:
 
     def stats(self) -> EngineStats:
         """A picture of this moment."""
+        cache = self._state_cache
         with self._changed:
             return self._totals.picture(
                 running=len(self._active),
                 queued=len(self._waiting),
                 n_parallel=self._n_parallel,
                 max_queue=self._max_queue,
+                state_cache_hits=cache.n_hits if cache else 0,
+                state_cache_misses=cache.n_misses if cache else 0,
+                state_cache_bytes=cache.n_bytes if cache else 0,
+                snapshot_bytes=self._slots.n_snapshot_bytes,
             )
 
     def wake(self) -> None:
@@ -128,6 +136,7 @@ class Scheduler:
                     self._waiting.remove(job)
                     self._totals.cancelled += 1
                     self._changed.notify_all()
+                self._not_on_disk.discard(job)
                 job.running.put(why)
 
     def _admit(self) -> None:
@@ -135,12 +144,39 @@ class Scheduler:
         for job in list(self._waiting):
             if len(self._active) == self._n_parallel:
                 return
-            reuse = self._slots.find(job.prompt) if job.plan.cache_prompt else Reuse(None, 0)
-            if job.plan.cache_prompt and self._slots.is_worth_waiting(reuse, self._shared_later(job)):
+            reuse = self._reuse(job)
+            if reuse is None:
                 continue
             with self._changed:
                 self._waiting.remove(job)
+            self._not_on_disk.discard(job)
             self._start(job, self._slots.place(reuse, self._busy()))
+
+    def _reuse(self, job: Job) -> Reuse | None:
+        """What a job need not compute; None when waiting for another one's prefill is better."""
+        if not job.plan.cache_prompt:
+            return Reuse(None, 0)
+        reuse = self._slots.find(job.prompt)
+        if reuse.n_tokens < job.n_block and self._restore(job):
+            return self._slots.find(job.prompt)
+        return None if self._slots.is_worth_waiting(reuse, self._shared_later(job)) else reuse
+
+    def _restore(self, job: Job) -> bool:
+        """Takes the state of a job's system text and tools from disk, if it is there, into a free slot."""
+        if self._state_cache is None or job in self._not_on_disk:
+            return False
+        tokens = job.prompt[: job.n_block]
+        state = self._state_cache.load(tokens)
+        if state is not None:
+            self._slots.make_room(len(tokens), self._busy())
+            slot = self._slots.oldest_free(self._busy())
+            if slot.set_state(state, tokens):
+                self._slots.touch(slot)
+                self._slots.snapshot(slot)
+                return True
+            self._state_cache.reject(tokens)
+        self._not_on_disk.add(job)
+        return False
 
     def _shared_later(self, job: Job) -> int:
         prefilling = [(a.job.prompt, a.job.stops) for a in self._active if a.is_prefilling]
@@ -153,10 +189,23 @@ class Scheduler:
         plan = job.plan
         if (plan.tools and plan.use_grammar) or plan.text_gbnf:
             self._grammars.prepare()
-        stops = job.stops if self._context.model.is_hybrid else ()
-        self.last_answer = answer = Answer(job, slot, self._grammars, stops)
+        self.last_answer = answer = Answer(job, slot, self._grammars, self._stops(job))
         self._active.append(answer)
         self._advance(answer)
+
+    def _stops(self, job: Job) -> tuple[int, ...]:
+        """Where the prefill pauses for a state to be kept: on disk, or in memory where the model needs that."""
+        if self._context.model.is_hybrid:
+            return job.stops
+        saves = self._state_cache is not None and self._state_cache.wants(job.prompt[: job.n_block])
+        return (job.n_block,) if saves else ()
+
+    def _keep(self, answer: Answer) -> None:
+        slot = answer.slot
+        self._slots.snapshot(slot)
+        cache, is_block = self._state_cache, len(slot.tokens) == answer.job.n_block
+        if cache is not None and is_block and cache.wants(slot.tokens):
+            cache.save(slot.tokens, slot.state())
 
     def _advance(self, answer: Answer) -> None:
         """Lets an answer go on to what it wants decoded next."""
@@ -196,7 +245,7 @@ class Scheduler:
             return
         for answer, run in work:
             if answer.note(run):
-                self._slots.snapshot(answer.slot)
+                self._keep(answer)
             if run.wants_logits:
                 self._advance(answer)
 

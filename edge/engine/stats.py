@@ -53,16 +53,11 @@ class Totals:
             self.forced_tokens += how.usage.forced_tokens
             self.calls += len(how.tool_calls)
 
-    def picture(self, *, running: int, queued: int, n_parallel: int, max_queue: int) -> EngineStats:
+    def picture(self, *, running: int, n_parallel: int, **now: int) -> EngineStats:
         """The totals beside what is going on now."""
         free = n_parallel - running
         return EngineStats(
-            **asdict(self),
-            running=running,
-            queued=queued,
-            n_parallel=n_parallel,
-            max_queue=max_queue,
-            n_sequences_free=free,
+            **asdict(self), running=running, n_parallel=n_parallel, n_sequences_free=free, **now
         )
 
 
@@ -88,7 +83,7 @@ class EngineStats:
     withdrawn_calls: int = 0
     grammar_refusals: int = 0
     answer_s: float = 0.0
-    state_cache_hits: int = 0
-    state_cache_misses: int = 0
-    state_cache_bytes: int = 0
-    snapshot_bytes: int = 0
+    state_cache_hits: int = 0  # prompts that began with a state from disk
+    state_cache_misses: int = 0  # prompts whose system text and tools were neither at hand nor on disk
+    state_cache_bytes: int = 0  # of all states on disk, as of the last one written
+    snapshot_bytes: int = 0  # of recurrent states in memory

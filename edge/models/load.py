@@ -6,6 +6,7 @@ from edge.chat.template import hermes_template
 from edge.engine.context import ContextOptions
 from edge.engine.engine import DEFAULT_TEMPERATURE, Engine
 from edge.engine.model import ModelOptions
+from edge.engine.state_cache import StateCacheOptions
 from edge.models.download import OnBytes
 from edge.models.store import Progress, ignore_bytes, resolve
 
@@ -17,13 +18,14 @@ def load(
     model: ModelOptions | None = None,
     n_parallel: int = 1,
     max_queue: int = 64,
+    state_cache: StateCacheOptions | None = None,
     progress: Progress = lambda line: None,
     on_bytes: OnBytes = ignore_bytes,
 ) -> Engine:
     """An engine for a catalogue name, user/repo[:QUANT] or a path to a .gguf file; fetches what is not here.
 
-    n_parallel, max_queue: see `Engine`. progress: told what is being fetched, a line each. on_bytes: called as its
-    bytes come. Raises EdgeError.
+    n_parallel, max_queue, state_cache: see `Engine`. progress: told what is being fetched, a line
+    each. on_bytes: called as its bytes come. Raises EdgeError.
     """
     resolved = resolve(ref, progress, on_bytes=on_bytes)
     entry = resolved.entry
@@ -37,4 +39,5 @@ def load(
         context=context,
         n_parallel=n_parallel,
         max_queue=max_queue,
+        state_cache=state_cache,
     )

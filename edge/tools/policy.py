@@ -111,4 +111,5 @@ def first_fault(exc: ValidationError) -> str:
     """What pydantic found first, in one line: where and what."""
     error = exc.errors(include_url=False)[0]
     where = ".".join(str(step) for step in error["loc"])
-    return f"{where}: {error['msg']}".replace("\n", " ")
+    message = str(error["msg"]).removeprefix("Value error, ").replace("\n", " ")
+    return f"{where}: {message}" if where else message

@@ -55,6 +55,7 @@ class FakeEngine:
         self.n_ctx = 2048
         self.changed = Condition()
         self._waiting: deque = deque()
+        self._n_taken = 0
         self._closing = False
         self._stats = EngineStats(n_parallel=n_parallel, n_sequences_free=n_parallel, max_queue=max_queue)
         self._threads = [Thread(target=self._work, daemon=True) for _ in range(n_parallel)]
@@ -67,9 +68,9 @@ class FakeEngine:
         with self.changed:
             if self._closing:
                 raise EngineClosed("closing")
-            if len(self._waiting) >= self._stats.max_queue and not self._stats.n_sequences_free:
+            if self._n_queued() >= self._stats.max_queue and not self._stats.n_sequences_free:
                 self._count(refused=1)
-                raise QueueFull(len(self._waiting), self._stats.max_queue, retry_after_s=3)
+                raise QueueFull(self._n_queued(), self._stats.max_queue, retry_after_s=3)
             self.requests.append(request)
             self.deadlines.append(deadline_s)
             running = Running(deadline_s=deadline_s, on_event=on_event, on_cancel=self._wake)
@@ -82,8 +83,11 @@ class FakeEngine:
 
     def stats(self):
         with self.changed:
-            n_queued = max(0, len(self._waiting))
-            return replace(self._stats, queued=n_queued)
+            return replace(self._stats, queued=self._n_queued())
+
+    def _n_queued(self):
+        # A request that was given a sequence lies in the queue until a thread takes it out.
+        return len(self._waiting) - (self._stats.running - self._n_taken)
 
     def tokenize(self, text, *, add_bos=False):
         return [*([0] if add_bos else []), *text.encode("utf-8")]
@@ -111,13 +115,12 @@ class FakeEngine:
                 if not self._waiting:
                     return
                 running, request = self._waiting.popleft()
+                self._n_taken += 1
             self._answer(running, request)
             with self.changed:
-                if not self._waiting or self._stats.running > len(self._threads):
-                    pass
-                self._count(n_sequences_free=1, running=-1)
-                if self._waiting:
-                    self._count(n_sequences_free=-1, running=1)
+                self._n_taken -= 1
+                if self._n_queued() < 0:  # nobody waits for this sequence
+                    self._count(n_sequences_free=1, running=-1)
                 self.changed.notify_all()
 
     def _answer(self, running, request):

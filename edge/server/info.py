@@ -58,7 +58,8 @@ async def tokenize(service: Service, request: Request) -> Response:
 async def detokenize(service: Service, request: Request) -> Response:
     """The text of token ids."""
     body = await _read(service, request, DetokenizeBody)
-    return JSONResponse({"content": service.engine.detokenize(body.tokens)})
+    text = await service.in_thread(lambda: service.engine.detokenize(body.tokens))
+    return JSONResponse({"content": text})
 
 
 async def health(service: Service) -> Response:

@@ -128,7 +128,7 @@ class ChatBody(Sampling):
     verbosity: str | None = None
 
 
-TokenIds = Annotated[list[Annotated[int, Field(ge=0, le=1 << 31)]], Field(min_length=1)]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0, le=(1 << 31) - 1)]], Field(min_length=1)]
 
 
 class CompletionBody(Sampling):

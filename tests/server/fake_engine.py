@@ -11,7 +11,7 @@ from threading import Condition, Event, Thread
 from edge.engine.request import plan_tools
 from edge.engine.running import Running
 from edge.engine.stats import EngineStats
-from edge.errors import EdgeError, EngineClosed, QueueFull
+from edge.errors import EdgeError, EngineClosed, QueueFull, RequestError
 from edge.types import CallOpened, ContentDelta, Reply, Timings, TokenLogprob, ToolCall, Usage
 
 USAGE = Usage(prompt_tokens=12, completion_tokens=5, cached_tokens=7, forced_tokens=2)
@@ -93,6 +93,8 @@ class FakeEngine:
         return [*([0] if add_bos else []), *text.encode("utf-8")]
 
     def detokenize(self, token_ids):
+        if any(token_id > 255 for token_id in token_ids):
+            raise RequestError("no such token")
         return bytes(token_ids).decode("utf-8", "replace")
 
     def close(self, grace_s=0.0):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +19,7 @@ from profiles.plan import Pins
 
 if TYPE_CHECKING:
     from edge.engine.engine import Engine
-    from edge.server.options import DeviceReading, ListenOptions, ServerOptions
+    from edge.server.options import ListenOptions, ServerOptions
 
 _NEEDED = ("fastapi", "uvicorn", "prometheus_client")
 
@@ -90,6 +89,9 @@ def serve_command(
     kv_type: Annotated[
         str | None, typer.Option(metavar="TYPE", help="KV cache: f32, f16 or q8_0. Default: what fits.")
     ] = None,
+    gpu_layers: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Layers on the GPU. Default: as many as fit.")
+    ] = None,
     device_profile: Annotated[Path | None, DEVICE_PROFILE] = None,
     state_cache: Annotated[str | None, STATE_CACHE] = None,
     cors_origin: Annotated[
@@ -142,7 +144,9 @@ def serve_command(
     states = state_cache_options(state_cache)
 
     def load() -> Engine:
-        pins = Pins(n_ctx=n_ctx, n_threads=threads, kv_type=kv_type, n_parallel=parallel)
+        pins = Pins(
+            n_ctx=n_ctx, n_threads=threads, kv_type=kv_type, n_gpu_layers=gpu_layers, n_parallel=parallel
+        )
         engine, _ = open_planned(
             model, pins, max_queue=max_queue, profile_file=device_profile, state_cache=states
         )
@@ -155,6 +159,7 @@ def serve_command(
 def _serve(
     load: Callable[[], Engine], options: ServerOptions, listen: ListenOptions, *, log_json: bool
 ) -> None:
+    from edge.cli.device_reading import read_device
     from edge.server.lifecycle import serve
     from edge.server.logs import set_up_server_log
 
@@ -194,18 +199,3 @@ def read_keys(path: Path) -> tuple[str, ...]:
     if not keys:
         raise RequestError(f"the key file {path} holds no key; one a line is needed")
     return keys
-
-
-def read_device() -> DeviceReading:
-    """What this device says of memory now."""
-    import psutil
-
-    from edge.server.options import DeviceReading
-
-    memory = psutil.virtual_memory()
-    reading = DeviceReading(
-        memory_available_bytes=memory.available, resident_bytes=psutil.Process().memory_info().rss
-    )
-    if memory.available < memory.total // 20:
-        reading = replace(reading, troubles=(f"only {memory.available >> 20} MiB of memory are free",))
-    return reading

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +20,7 @@ Json = dict[str, Any]
 
 def to_document(result: CheckResult) -> Json:
     """Everything that was found, as JSON values. A metric that nothing was judged by is null."""
-    return {
+    document = {
         "verdict": result.verdict,
         "cases": len(result.cases.cases),
         "variants": [_variant(variant) for variant in result.variants],
@@ -34,6 +35,10 @@ def to_document(result: CheckResult) -> Json:
         "definitions": dict(DEFINITIONS),
         "settings": _settings(result),
     }
+    # Models write half surrogate pairs into JSON strings, which no file can hold: they become question marks.
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+    found: Json = json.loads(text)
+    return found
 
 
 def _variant(variant: VariantResult) -> Json:

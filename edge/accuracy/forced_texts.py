@@ -63,7 +63,8 @@ def force(
 
     ends: the token that ends a generation is part of the answer: that the model stops is worth as much as the rest.
     """
-    answer = vocab.tokenize(text)
+    # A call may hold half a surrogate pair, which JSON can write and no text can.
+    answer = vocab.tokenize(text.encode("utf-8", "replace").decode())
     in_call = _inside_calls(answer, vocab)
     if ends and (end := vocab.end_of_turn) is not None:
         answer, in_call = [*answer, end], [*in_call, False]

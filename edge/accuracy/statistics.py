@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,8 @@ from edge.accuracy.metrics import Part
 
 N_RESAMPLES = 10_000
 SEED = 20_261_121
-_BLOCK_CELLS = 1 << 22  # resamples times cases held at once: 32 MiB
+_BLOCK_CELLS = 1 << 21  # resamples times cases worked on at once
+_MAX_CELLS, _MIN_RESAMPLES = 1 << 25, 1000  # kept: 64 MiB; more than 3,355 cases get fewer resamples
 _Z_975, _Z_80 = 1.959964, 0.841621
 # Six cases lost and none gained is the least that the exact test calls significant: 2 / 2^6 = 0.031.
 _MIN_FLIPS = 6
@@ -42,44 +44,45 @@ class Flips:
     p_value: float
 
 
-def resample_weights(n_cases: int, n_resamples: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """How often each case is drawn in each resample, shape (n_resamples, n_cases)."""
-    return rng.multinomial(n_cases, np.full(n_cases, 1 / n_cases), size=n_resamples)
+@lru_cache(maxsize=4)
+def resample_weights(n_cases: int, n_resamples: int, seed: int) -> NDArray[np.uint16]:
+    """How often each case is drawn in each resample, shape (n_resamples, n_cases). The same for every metric."""
+    rng = np.random.default_rng(seed)
+    weights = np.empty((n_resamples, n_cases), dtype=np.uint16)
+    block = max(1, _BLOCK_CELLS // n_cases)
+    for start in range(0, n_resamples, block):
+        n = min(block, n_resamples - start)
+        drawn = rng.integers(n_cases, size=(n, n_cases)) + np.arange(n)[:, None] * n_cases
+        weights[start : start + n] = np.bincount(drawn.ravel(), minlength=n * n_cases).reshape(n, n_cases)
+    return weights
 
 
 def paired_difference(
     reference: Sequence[Part], candidate: Sequence[Part], *, n_resamples: int = N_RESAMPLES, seed: int = SEED
 ) -> Difference:
     """Difference of a metric and its bootstrap interval, cases drawn with replacement, both variants together."""
-    deltas = _resampled(reference, candidate, n_resamples, seed)
-    delta = _delta(np.asarray(reference, float).sum(axis=0), np.asarray(candidate, float).sum(axis=0))
-    if not len(deltas) or math.isnan(delta):
-        return Difference(None, None, None)
-    low, high = np.quantile(deltas, [0.025, 0.975])
-    return Difference(delta, float(low), float(high))
-
-
-def _resampled(reference: Sequence[Part], candidate: Sequence[Part], n_resamples: int, seed: int) -> Floats:
-    """The difference in each resample; those in which a metric has no case are left out."""
     parts = np.asarray([[*r, *c] for r, c in zip(reference, candidate, strict=True)], dtype=np.float64)
     if not len(parts):
-        return np.empty(0)
-    rng = np.random.default_rng(seed)
+        return Difference(None, None, None)
+    above, below, other_above, other_below = parts.sum(axis=0)
+    if not below or not other_below:
+        return Difference(None, None, None)
+    low, high = np.quantile(_resampled(parts, n_resamples, seed), [0.025, 0.975])
+    return Difference(float(other_above / other_below - above / below), float(low), float(high))
+
+
+def _resampled(parts: Floats, n_resamples: int, seed: int) -> Floats:
+    """The difference in each resample; those in which a metric has no case are left out.
+
+    parts: (cases, 4), the reference's summands and the candidate's.
+    """
+    n_resamples = max(_MIN_RESAMPLES, min(n_resamples, _MAX_CELLS // len(parts)))
+    weights = resample_weights(len(parts), n_resamples, seed)
     block = max(1, _BLOCK_CELLS // len(parts))
-    blocks = []
-    for start in range(0, n_resamples, block):
-        weights = resample_weights(len(parts), min(block, n_resamples - start), rng)
-        sums = weights @ parts  # (block, 4)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            blocks.append(sums[:, 2] / sums[:, 3] - sums[:, 0] / sums[:, 1])
-    deltas = np.concatenate(blocks)
+    sums = np.concatenate([weights[i : i + block] @ parts for i in range(0, n_resamples, block)])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        deltas: Floats = sums[:, 2] / sums[:, 3] - sums[:, 0] / sums[:, 1]
     return deltas[np.isfinite(deltas)]
-
-
-def _delta(reference: Floats, candidate: Floats) -> float:
-    if not reference[1] or not candidate[1]:
-        return math.nan
-    return float(candidate[0] / candidate[1] - reference[0] / reference[1])
 
 
 def interval(

@@ -38,7 +38,7 @@ class Results:
             self._file = self.path.open("a", encoding="utf-8")
             if self._file.tell() and not _ends_with_newline(self.path):
                 self._file.write("\n")  # what a crash left half-written must not swallow the next line
-        self._file.write(json.dumps([key, record], ensure_ascii=False) + "\n")
+        self._file.write(json.dumps([key, record]) + "\n")
         self._file.flush()
         self.records[key] = record
 

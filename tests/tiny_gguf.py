@@ -167,15 +167,19 @@ def write_gguf(
     change: dict[str, object] | None = None,
     as_f16: tuple[str, ...] = (),
     architecture: str | None = None,
+    extra: dict[str, np.ndarray] | None = None,
 ) -> Path:
-    """Writes the model; `drop` leaves keys and tensors out, `change` replaces keys, `as_f16` stores tensors as F16."""
+    """Writes the model; `drop` leaves keys and tensors out, `change` replaces keys, `as_f16` stores tensors as F16.
+
+    extra: tensors besides the model's own.
+    """
     import gguf
 
     writer = gguf.GGUFWriter(path, architecture or shape.architecture)
     for key, value in (metadata(shape, seed) | (change or {})).items():
         if key not in drop:
             add_key(writer, key, value)
-    for name, array in tensors(shape, seed).items():
+    for name, array in (tensors(shape, seed) | (extra or {})).items():
         if name not in drop:
             writer.add_tensor(name, array.astype(np.float16) if name in as_f16 else array)
     writer.write_header_to_file()

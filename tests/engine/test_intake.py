@@ -9,14 +9,17 @@ import time
 from pathlib import Path
 
 import gguf
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge.chat.template import hermes_template
 from edge.engine import intake as intake_module
+from edge.engine.context import Context, ContextOptions
 from edge.engine.gguf_header import SkippedArray, find_tokens, read_gguf_header, token_type
 from edge.engine.intake import examine, examine_chat
+from edge.engine.model import Model
 from edge.errors import ModelError
 from tests.tiny_gguf import TinyShape, write_gguf
 
@@ -198,6 +201,41 @@ class TestOdd:
         assert "which its vocabulary does not have" in intake.warnings[-1]
         without = examine(written(tmp_path, change={"tokenizer.ggml.tokens": renamed}))
         assert without.template_warning == "it has no chat template; tools will not work with it"
+
+
+def with_mtp(path, *, counted=True):
+    """A qwen35 of three blocks and one for multi-token prediction, as the official converter writes it."""
+    shape = TinyShape("qwen35", n_layer=4, interval=2)
+    n = shape.n_embd
+    extra = {
+        "blk.3.nextn.eh_proj.weight": np.ones((n, 2 * n), dtype=np.float32),
+        "blk.3.nextn.enorm.weight": np.ones(n, dtype=np.float32),
+        "blk.3.nextn.hnorm.weight": np.ones(n, dtype=np.float32),
+    }
+    change = {"qwen35.nextn_predict_layers": 1} if counted else {"qwen35.block_count": 3}
+    return write_gguf(path, shape, extra=extra, change=change)
+
+
+class TestMultiTokenPrediction:
+    """One block more than the model has layers: the trap of 33 against 32."""
+
+    def test_a_block_that_is_counted_and_stored_is_odd_and_runs(self, tmp_path):
+        path = with_mtp(tmp_path / "mtp.gguf")
+        assert examine(path).warnings == (
+            "it has 1 block for multi-token prediction, which takes memory and is not used",
+        )
+        with Model(path) as model:
+            context = Context(model, ContextOptions(n_ctx=32, n_threads=1))
+            context.close()
+
+    def test_a_block_that_is_stored_and_not_counted_is_wrong(self, tmp_path):
+        found = "block_count is 3, the tensors have 4 blocks (one is for multi-token prediction and was not counted)"
+        assert found in refusal(with_mtp(tmp_path / "mtp.gguf", counted=False))
+
+    def test_a_block_that_is_counted_and_not_stored_is_wrong(self, tmp_path):
+        change = {"qwen35.block_count": 3, "qwen35.nextn_predict_layers": 1}
+        found = "the tensors have 2 blocks (a multi-token-prediction block was counted but not stored)"
+        assert found in refusal(written(tmp_path, "qwen35", change=change))
 
 
 class TestMemory:

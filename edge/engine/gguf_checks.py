@@ -47,8 +47,9 @@ _NEXTN = (("nextn.eh_proj.weight", False), ("nextn.enorm.weight", True), ("nextn
 
 def check_runnable(header: GgufHeader) -> None:
     """Raises ModelError for what llama.cpp would refuse late, or not refuse and abort on."""
+    if reason := _foreign(header):
+        raise ModelError(f"{header.path} cannot be run: {reason}")
     with _translated(header):
-        _check_kind(header)
         _check_extent(header)
         _check_numbers(header)
         _check_vocabulary(header)
@@ -69,20 +70,20 @@ def _translated(header: GgufHeader) -> Iterator[None]:
         raise ModelError(f"{header.path} cannot be run: {exc}; convert or download it again") from None
 
 
-def _check_kind(header: GgufHeader) -> None:
+def _foreign(header: GgufHeader) -> str | None:
+    """Why this is another kind of file than a model that runs here; None if it is one."""
     kind, arch = header.metadata.get("general.type"), header.architecture
     if kind == "adapter":
-        raise _Unfit(
+        return (
             "it is a LoRA adapter, not a model: merge it with smoltools-edge convert CHECKPOINT --adapter DIR"
         )
     if arch not in SUPPORTED_ARCHITECTURES:
         found = f"architecture {arch[:40]!a}" if arch else "no general.architecture"
-        raise _Unfit(f"it has {found}; supported are {', '.join(SUPPORTED_ARCHITECTURES)}")
+        return f"it has {found}; supported are {', '.join(SUPPORTED_ARCHITECTURES)}"
     n_parts = header.metadata.get("split.count")
     if isinstance(n_parts, int) and n_parts > 1:
-        raise _Unfit(
-            f"it is one of {n_parts} parts of a split model: merge them with llama-gguf-split --merge"
-        )
+        return f"it is one of {n_parts} parts of a split model: merge them with llama-gguf-split --merge"
+    return None
 
 
 def _check_extent(header: GgufHeader) -> None:

@@ -11,9 +11,19 @@ from tests.tiny_gguf import TinyShape, write_gguf
 SHORT = ChatTemplate("{% if tools %}{# <tool_call> #}{% endif %}{{ messages[-1].content }}", "test")
 
 
-@pytest.fixture(scope="session", params=["llama", "qwen3", "qwen35"])
-def tiny_engine(request, tmp_path_factory):
-    """An engine on a tiny model with random weights, one for each architecture."""
-    path = write_gguf(tmp_path_factory.mktemp("tiny") / "m.gguf", TinyShape(architecture=request.param))
+ARCHITECTURES = ["llama", "qwen3", "qwen35"]
+
+
+@pytest.fixture(scope="session")
+def tiny_files(tmp_path_factory):
+    """Tiny models with random weights by architecture; shared, because a file is tried in a child process once."""
+    folder = tmp_path_factory.mktemp("tiny")
+    return {a: write_gguf(folder / f"{a}.gguf", TinyShape(architecture=a)) for a in ARCHITECTURES}
+
+
+@pytest.fixture(scope="session", params=ARCHITECTURES)
+def tiny_engine(request, tiny_files):
+    """An engine on a tiny model, one for each architecture."""
+    path = tiny_files[request.param]
     with Engine(path, chat_template=SHORT, context=ContextOptions(n_threads=1)) as engine:
         yield engine

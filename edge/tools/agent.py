@@ -58,10 +58,11 @@ class AgentOptions:
 
 @dataclass(frozen=True, slots=True)
 class AgentStarted:
-    """The first event: the conversation and the tools as they are now."""
+    """The first event: the conversation, the tools as they are now, and how the run goes."""
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...]
+    options: AgentOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ class _Run:
     always: set[tuple[str, str]] = field(default_factory=set)
 
     def events(self) -> Iterator[AgentEvent]:
-        yield AgentStarted(tuple(self.messages), self.toolbox.tools)
+        yield AgentStarted(tuple(self.messages), self.toolbox.tools, self.options)
         try:
             reason: StopReason = yield from self._steps()
             if reason in ("step_limit", "repeated_call") and self.options.final_answer:

@@ -35,7 +35,7 @@ class McpServer(BaseModel):
     type: str | None = None
     disabled: bool = False
     timeout_s: float = Field(default=60.0, gt=0, le=3600)
-    start_timeout_s: float = Field(default=30.0, gt=0, le=600)
+    start_timeout_s: float = Field(default=60.0, gt=0, le=600)
     trust_annotations: bool = False
 
     @model_validator(mode="after")

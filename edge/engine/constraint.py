@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 from collections.abc import Sequence
 from os.path import commonprefix  # of any strings; os.path is only where it lives
 
 from edge.engine.model import Vocabulary
-from edge.engine.sampling import Grammar, GrammarCache, SamplerChain, draw_allowed
+from edge.engine.sampling import Grammar, GrammarCache, SamplerChain, draw_allowed, draw_without_fault
 from edge.engine.slot import Slot
+from edge.engine.written import DeadEnd, WrittenText
 from edge.errors import EngineError
-from edge.grammar import CompiledTool, Position, tool_name_gbnf
+from edge.grammar import CompiledTool, tool_name_gbnf
 
-# Tokens tried at one place, and steps back in one call, before it is given up.
-_MAX_TRIES = 64
+# Steps back in one call before it is given up.
 _MAX_STEPS_BACK = 32
 _BEFORE_NAME = '\n{"name": '
-
-
-class DeadEnd(Exception):
-    """Every token that the grammar allows here breaks the schema. Never leaves the engine."""
 
 
 class CallConstraint:
@@ -35,9 +30,7 @@ class CallConstraint:
         self._grammars, self._vocab = grammars, vocab
         self._by_opening = {_opening(tool): tool for tool in tools}
         self._tokens: list[int] = []
-        self._written = b""
-        self._place: Position | None = None  # of the matcher, behind `_n_matched` bytes of `_written`
-        self._n_matched = 0
+        self._written = WrittenText()
         self._chosen: list[
             tuple[int, int]
         ] = []  # how many tokens came before each that was chosen, and which
@@ -48,7 +41,7 @@ class CallConstraint:
         self.tool: CompiledTool | None = None
         if len(tools) == 1:
             self._grammar = grammars.start(tools[0].gbnf)
-            self.tool = tools[0]
+            self.tool = self._written.rules = tools[0]
         else:
             self._grammar = grammars.start(tool_name_gbnf([tool.tool.name for tool in tools]))
 
@@ -71,7 +64,7 @@ class CallConstraint:
         """Moves on by a token that `choose` gave."""
         self._grammar.accept(token)
         self._tokens.append(token)
-        self._written += self._vocab.piece(token)
+        self._written.data += self._vocab.piece(token)
 
     def step_back(self) -> list[int] | None:
         """Goes back to before the last choice, which is not made again; the tokens that remain, None for giving up."""
@@ -81,9 +74,8 @@ class CallConstraint:
         n_before, token = self._chosen.pop()
         self._given_up = {n: tokens for n, tokens in self._given_up.items() if n <= n_before}
         self._given_up.setdefault(n_before, set()).add(token)
-        tokens = self._tokens[:n_before]
-        self._place = None
-        self._tokens, self._written = tokens, b"".join(map(self._vocab.piece, tokens))
+        tokens = self._tokens = self._tokens[:n_before]
+        self._written.rewrite(b"".join(map(self._vocab.piece, tokens)))
         self._switch_to(self.tool)
         return tokens
 
@@ -108,7 +100,7 @@ class CallConstraint:
 
     def can_end_within(self, n_tokens: int) -> bool:
         """Whether the shortest end of this call fits; taken to fit while it is not known whose call it is."""
-        place = self._follow()
+        place = self._written.place()
         # No more tokens than characters: the shortest text is ASCII but for names. Asked at every token near the end.
         if place is None or place.shortest_length() <= n_tokens:
             return True
@@ -122,32 +114,19 @@ class CallConstraint:
         """The text so far, what must follow it, and whether the call is over behind that."""
         nothing = "", "", False
         if self.tool is None:
-            open_names = [opening for opening in self._by_opening if opening.startswith(self._written)]
+            data = self._written.data
+            open_names = [opening for opening in self._by_opening if opening.startswith(data)]
             if len(open_names) > 1:
                 end = commonprefix([opening.decode() for opening in open_names])  # noqa: RUF071
-                written = self._written.decode("utf-8", "replace")
+                written = data.decode("utf-8", "replace")
                 return (written, end[len(written) :], False) if end.startswith(written) else nothing
             self._switch_to(self._by_opening[open_names[0]])
-        place = self._follow()
-        if place is None or self._n_matched < len(self._written):
-            return nothing  # in the middle of a character
+        place = self._written.place()
+        if place is None or self._written.ends_inside_a_character():
+            return nothing
         forced_text = place.forced()
         following = place.after(forced_text)
-        return self._written.decode(), forced_text, following is not None and following.is_complete
-
-    def _follow(self) -> Position | None:
-        """The matcher's place behind all whole characters written."""
-        if self.tool is None:
-            return None
-        if self._place is None:
-            self._place, self._n_matched = self.tool.matcher.start, 0
-        new = self._written[self._n_matched :]
-        text = new[: len(new) - len(_incomplete_tail(new))].decode()
-        self._n_matched += len(text.encode())
-        self._place = self._place.after(text)
-        if self._place is None:
-            raise EngineError(f"the rules' two readers disagree after {self._written[-80:]!r}")
-        return self._place
+        return self._written.data.decode(), forced_text, following is not None and following.is_complete
 
     def _tail_tokens(self, text: str, forced_text: str) -> list[int]:
         tokens = self._vocab.tokenize(text + forced_text, parse_special=False)
@@ -171,56 +150,33 @@ class CallConstraint:
         return token
 
     def _is_fault(self, token: int) -> bool:
-        """Whether the text breaks, with this token and what must follow it, what the grammar does not hold."""
-        piece = self._vocab.piece(token)
-        if token in self._given_up.get(len(self._tokens), ()) or self._breaks_utf8(piece):
-            return True
-        if self.tool is None or not self.tool.late_checks:
-            return False
-        place = self._follow()
-        assert place is not None
-        text = (self._written + piece).decode("utf-8", "ignore")
-        following = place.after(text[len(self._written[: self._n_matched].decode()) :])
-        forced_text = following.forced() if following is not None else ""
-        return self.tool.early_fault(text + forced_text) is not None
-
-    def _breaks_utf8(self, piece: bytes) -> bool:
-        """llama.cpp's grammars take a character that is written with more bytes than it needs; Python does not."""
-        tail = _incomplete_tail(self._written)
-        if piece.isascii() and not tail:
-            return False
-        try:
-            codecs.getincrementaldecoder("utf-8")().decode(tail + piece)
-        except UnicodeDecodeError:
-            return True
-        return False
+        return token in self._given_up.get(len(self._tokens), ()) or self._written.is_fault(
+            self._vocab.piece(token)
+        )
 
     def _choose_without_fault(self, token: int, chain: SamplerChain, slot: Slot) -> int:
         """Another token than `token`."""
-        banned = [token]
-        while len(banned) <= _MAX_TRIES:
-            self.n_refused += 1
-            drawn, _ = draw_allowed(self._grammar, self._grammars.tree, chain, slot, banned)
-            if drawn is None:
-                break
-            if not self._is_fault(drawn):
-                return drawn
-            banned.append(drawn)
-        raise DeadEnd
+        drawn, n_tries = draw_without_fault(
+            self._grammar, self._grammars.tree, chain, slot, token, self._is_fault
+        )
+        self.n_refused += n_tries
+        if drawn is None:
+            raise DeadEnd
+        return drawn
 
     def _permits(self, token: int) -> bool:
         # A control token would pass as the characters of its name inside a JSON string.
         return self._grammar.allows(token) and not self._vocab.is_control(token)
 
     def _named_by(self, token: int) -> CompiledTool | None:
-        text = self._written + self._vocab.piece(token)
+        text = self._written.data + self._vocab.piece(token)
         return next((tool for opening, tool in self._by_opening.items() if text.startswith(opening)), None)
 
     def _switch_to(self, tool: CompiledTool) -> None:
         grammar = self._grammars.start(tool.gbnf)
         _replay(grammar, self._tokens)
         self._grammar.close()
-        self._grammar, self.tool = grammar, tool
+        self._grammar, self.tool, self._written.rules = grammar, tool, tool
 
 
 def n_shortest_call(tool: CompiledTool, vocab: Vocabulary) -> int:
@@ -230,18 +186,6 @@ def n_shortest_call(tool: CompiledTool, vocab: Vocabulary) -> int:
 
 def _opening(tool: CompiledTool) -> bytes:
     return (_BEFORE_NAME + json.dumps(tool.tool.name, ensure_ascii=False)).encode()
-
-
-def _incomplete_tail(data: bytes) -> bytes:
-    """The bytes at the end that begin a character and do not finish it."""
-    for n in range(1, min(len(data), 3) + 1):
-        lead = data[-n]
-        if lead < 0x80:
-            return b""
-        if lead >= 0xC0:
-            n_bytes = 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
-            return data[-n:] if n < n_bytes else b""
-    return b""
 
 
 def _replay(grammar: Grammar, tokens: Sequence[int]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from edge.chat.calls import CallSyntaxError, parse_call
 from edge.chat.parser import CallText, ParserEvent, StopHit
 from edge.errors import EngineError
-from edge.grammar import CompiledTool
+from edge.grammar import CompiledSchema, CompiledTool
 from edge.types import (
     CallOpened,
     CallWithdrawn,
@@ -32,6 +32,7 @@ class Draft:
     tools: what may be called. grammar: calls are made under it, so that a broken one is a defect of ours.
     calls_only: anything but a call ends the answer.
     on_call_end: told when a call's text is whole, before it is judged.
+    text_schema: what the content follows beyond its grammar.
     """
 
     def __init__(
@@ -41,9 +42,11 @@ class Draft:
         grammar: bool,
         calls_only: bool,
         on_call_end: Callable[[], None],
+        text_schema: CompiledSchema | None = None,
     ) -> None:
         self._tools = {tool.tool.name: tool for tool in tools}
         self._schemas = {tool.tool.name: tool.tool.parameters for tool in tools}
+        self._text_schema = text_schema
         self._grammar, self._calls_only, self._on_call_end = grammar, calls_only, on_call_end
         self._content: list[str] = []
         self._reasoning: list[str] = []
@@ -108,11 +111,13 @@ class Draft:
         return malformed
 
     def _late_checks(self) -> tuple[LateCheckNote, ...]:
-        called = dict.fromkeys(call.name for call in self.calls)
+        checked: dict[str, CompiledSchema] = {call.name: self._tools[call.name] for call in self.calls}
+        if self._text_schema is not None:
+            checked["response_format"] = self._text_schema
         return tuple(
             LateCheckNote(name, late.pointer, late.keyword)
-            for name in called
-            for late in self._tools[name].late_checks
+            for name, compiled in checked.items()
+            for late in compiled.late_checks
         )
 
     def reply(self, usage: Usage, timings: Timings, *, complete: bool) -> Reply:

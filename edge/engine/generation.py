@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from edge.chat.parser import OPENER, OutputParser, ParserEvent
-from edge.engine.constraint import CallConstraint, DeadEnd, n_shortest_call
+from edge.engine.constraint import CallConstraint, n_shortest_call
 from edge.engine.draft import Draft
 from edge.engine.logprobs import token_logprob
 from edge.engine.request import MAX_CALLS
 from edge.engine.sampling import GrammarCache, SamplerChain
 from edge.engine.slot import Checkpoint, Slot
-from edge.engine.text_constraint import TextConstraint
+from edge.engine.text_constraint import TextConstraint, TextRules
+from edge.engine.written import DeadEnd
 from edge.grammar import CompiledTool
 from edge.types import ContentDelta, ContentWasReasoning, Event, Timings, TokenLogprob, Usage
 
@@ -54,7 +55,7 @@ class GenerationPlan:
     opens_thinking: bool = False
     stop: Sequence[str] = ()
     cache_prompt: bool = True  # what the context holds of the prompt already is not computed again
-    text_gbnf: str | None = None  # what the answer's content follows, where it is not free text
+    text_rules: TextRules | None = None  # what the answer's content follows, where it is not free text
     verbatim: bool = False  # tags and white space are text like any other
     n_top_logprobs: int | None = (
         None  # at each token of the content, besides its own; None for no log probabilities
@@ -80,10 +81,11 @@ class Generation:
         self._parser = OutputParser(
             opens_thinking=plan.opens_thinking,
             stop=plan.stop,
-            plain=plan.text_gbnf is not None or plan.verbatim,
+            plain=plan.text_rules is not None or plan.verbatim,
             verbatim=plan.verbatim,
         )
         self._text_constraint: TextConstraint | None = None
+        self._is_stuck = False  # its rules leave the text no way on
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._constraint: CallConstraint | None = None
         self._opened_at: Checkpoint | None = None  # kept where a call may have to go back
@@ -96,6 +98,7 @@ class Generation:
             grammar=plan.use_grammar,
             calls_only=bool(plan.forced),
             on_call_end=self._end_call,
+            text_schema=plan.text_rules.schema if plan.text_rules else None,
         )
         self._first_sampled_at = 0.0
         self.started_at = time.perf_counter()
@@ -148,7 +151,7 @@ class Generation:
             tokens, piece = yield from self._next()
             self._first_sampled_at = self._first_sampled_at or time.perf_counter()
             if not tokens:
-                return True
+                return not self._is_stuck
             n_before = len(self.tokens)
             yield from self._write(tokens, piece)
             if self._n_left() > 0 and not self._is_settled():
@@ -182,8 +185,8 @@ class Generation:
         """The next tokens and their bytes; no tokens at the end of generation."""
         if self._constraint is not None:
             return (yield from self._next_in_call(self._constraint))
-        if self.plan.text_gbnf is not None and not self._parser.in_thinking:
-            return self._next_of_text(self.plan.text_gbnf)
+        if self.plan.text_rules is not None and not self._parser.in_thinking:
+            return self._next_of_text(self.plan.text_rules)
         token = self._chain.sample(self._slot)
         banned: set[int] = set()
         while True:
@@ -201,10 +204,14 @@ class Generation:
             banned.add(token)
             token = self._chain.sample_without(self._slot, banned)
 
-    def _next_of_text(self, gbnf: str) -> tuple[list[int], bytes]:
+    def _next_of_text(self, rules: TextRules) -> tuple[list[int], bytes]:
         if self._text_constraint is None:
-            self._text_constraint = TextConstraint(gbnf, self._grammars, self._vocab)
-        token = self._text_constraint.choose(self._chain, self._slot)
+            self._text_constraint = TextConstraint(rules, self._grammars, self._vocab)
+        try:
+            token = self._text_constraint.choose(self._chain, self._slot)
+        except DeadEnd:
+            self._is_stuck = True
+            return [], b""
         return ([], b"") if token is None else ([token], self._vocab.piece(token))
 
     def _next_in_call(self, constraint: CallConstraint) -> Generator[Step, None, tuple[list[int], bytes]]:

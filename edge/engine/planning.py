@@ -24,9 +24,9 @@ from edge.engine.request import (
     check_completion,
     check_gbnf,
     check_token_ids,
-    completion_grammar,
+    completion_rules,
     plan_tools,
-    text_grammar,
+    text_rules,
 )
 from edge.engine.slot import n_common
 from edge.errors import ContextOverflow, EdgeError, RequestError, TemplateError
@@ -83,8 +83,8 @@ class Planner:
             if isinstance(request, CompletionRequest)
             else self._plan_chat(request)
         )
-        if planned.plan.text_gbnf is not None:
-            check_gbnf(planned.plan.text_gbnf, self._vocab)
+        if planned.plan.text_rules is not None:
+            check_gbnf(planned.plan.text_rules.gbnf, self._vocab)
         return planned
 
     def _plan_completion(self, request: CompletionRequest) -> Planned:
@@ -103,7 +103,7 @@ class Planner:
                 prompt=prompt,
                 max_tokens=request.max_tokens,
                 stop=request.stop,
-                text_gbnf=completion_grammar(request),
+                text_rules=completion_rules(request),
                 verbatim=True,
                 n_top_logprobs=request.top_logprobs if request.logprobs else None,
             )
@@ -263,7 +263,7 @@ def _generation_plan(
         force_text=request.force_text,
         opens_thinking=opens_thinking,
         stop=request.stop,
-        text_gbnf=text_grammar(request),
+        text_rules=text_rules(request),
         cache_prompt=request.cache_prompt,
         n_top_logprobs=request.top_logprobs if request.logprobs else None,
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from edge.engine.model import Vocabulary
 from edge.engine.native import llama
 from edge.engine.sampling import SamplingOptions
+from edge.engine.text_constraint import TextRules
 from edge.errors import RequestError, UnsupportedSchema
 from edge.grammar import CompiledTool, compile_schema, compile_tool, parse_tools
 from edge.types import Message, Schema, Tool
@@ -158,11 +159,10 @@ def _choice(choice: str | Mapping[str, object]) -> str:
     return name
 
 
-def text_grammar(request: ChatRequest) -> str | None:
-    """GBNF that the whole answer follows, None for free text.
+def text_rules(request: ChatRequest) -> TextRules | None:
+    """What the whole answer follows, None for free text.
 
-    Raises RequestError for a format that is none, UnsupportedSchema for a schema that cannot be held exactly: an
-    answer in pieces cannot be taken back when it turns out wrong.
+    Raises RequestError for a format that is none, UnsupportedSchema for a schema that cannot be held.
     """
     chosen = [name for name in ("response_format", "gbnf") if getattr(request, name) is not None]
     schema = _response_schema(request.response_format) if request.response_format is not None else None
@@ -173,20 +173,15 @@ def text_grammar(request: ChatRequest) -> str | None:
     if (request.tools or request.revealed_tools) and request.tool_choice != "none":
         raise RequestError(f"{chosen[0]} and tools are both given; set tool_choice to none, or leave one out")
     if request.gbnf is not None:
-        return _checked_gbnf(request.gbnf)
+        return TextRules(_checked_gbnf(request.gbnf))
     assert schema is not None
     compiled = compile_schema(schema)
-    if compiled.late_checks:
-        late = compiled.late_checks[0]
-        raise UnsupportedSchema(
-            "response_format", late.pointer, late.keyword, "not exactly, in a streamed answer"
-        )
-    return compiled.gbnf
+    return TextRules(compiled.gbnf, compiled if compiled.late_checks else None)
 
 
-def completion_grammar(request: CompletionRequest) -> str | None:
-    """GBNF that the continuation follows. Raises RequestError for one that is too large."""
-    return None if request.gbnf is None else _checked_gbnf(request.gbnf)
+def completion_rules(request: CompletionRequest) -> TextRules | None:
+    """What the continuation follows. Raises RequestError for a grammar that is too large."""
+    return None if request.gbnf is None else TextRules(_checked_gbnf(request.gbnf))
 
 
 def check_gbnf(gbnf: str, vocab: Vocabulary) -> None:

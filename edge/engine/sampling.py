@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ctypes
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Thread
@@ -33,6 +33,7 @@ _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float3
 _LIKELY_PER_NEEDED, _LIKELY_AT_LEAST = 8, 64
 # A level of the tree with more tokens than this costs more than testing the likeliest.
 _WIDE_LEVEL = 512
+_MAX_TRIES = 64  # tokens tried at one place before it is given up
 _MAX_SEED = 0xFFFFFFFE  # 0xFFFFFFFF asks llama.cpp for a random one
 
 
@@ -305,6 +306,24 @@ def draw_allowed(
     if banned:
         allowed = allowed[~np.isin(allowed, banned)]
     return (chain.sample_among(slot, allowed) if len(allowed) else None), all_found
+
+
+def draw_without_fault(
+    grammar: Grammar,
+    tree: TokenTree,
+    chain: SamplerChain,
+    slot: Slot,
+    refused: int,
+    is_fault: Callable[[int], bool],
+) -> tuple[int | None, int]:
+    """A text token other than `refused`, allowed and no fault, None if none is found; and how many were tried."""
+    banned = [refused]
+    while len(banned) <= _MAX_TRIES:
+        drawn, _ = draw_allowed(grammar, tree, chain, slot, banned)
+        if drawn is None or not is_fault(drawn):
+            return drawn, len(banned)
+        banned.append(drawn)
+    return None, len(banned)
 
 
 class GrammarCache:

@@ -187,7 +187,7 @@ class Scheduler:
 
     def _start(self, job: Job, slot: Slot) -> None:
         plan = job.plan
-        if (plan.tools and plan.use_grammar) or plan.text_gbnf:
+        if (plan.tools and plan.use_grammar) or plan.text_rules:
             self._grammars.prepare()
         self.last_answer = answer = Answer(job, slot, self._grammars, self._stops(job))
         self._active.append(answer)

@@ -50,13 +50,15 @@ class CompiledSchema:
         """What breaks the schema in a decoded value, in one line, or None."""
         return self._check.fault(value)
 
-    def early_fault(self, text: str) -> str | None:
-        """What breaks the schema in a text so far, whatever follows, or None.
+    def early_fault(self, text: str, *, is_whole: bool = False) -> str | None:
+        """What breaks the schema in a text so far, whatever follows, or None. is_whole: nothing can follow.
 
         Worth asking only where there are `late_checks`: the rules hold the rest. A token after which there is a
         fault is to be refused. The text is the start of one that follows the rules. Costs a validation.
         """
-        return self._check.early_fault(text)
+        return self._check.early_fault(
+            text + " " if is_whole else text
+        )  # a number is open up to what follows it
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,8 @@ class CompiledTool(CompiledSchema):
 
     tool: Tool
 
-    def early_fault(self, text: str) -> str | None:
-        """As for a schema; the text is the call's from behind `<tool_call>` on."""
+    def early_fault(self, text: str, *, is_whole: bool = False) -> str | None:
+        """As for a schema; the text is the call's from behind `<tool_call>` on, so that no value is its end."""
         opening = f'\n{{"name": {dumps(self.tool.name)}, "arguments": '
         return super().early_fault(text[len(opening) :].removesuffix("}\n</tool_call>"))
 

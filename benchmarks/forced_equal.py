@@ -3,7 +3,8 @@
     python -m benchmarks.forced_equal --tools tools.jsonl [--model demo] [--cases 100]
 
 Each case offers one tool of the file, names it, and asks twice, behind a few turns that show the form of a call: a
-model that was never trained on it writes it in odd pieces otherwise. Two answers that differ do so for one of two reasons:
+model that was never trained on it writes it in odd pieces otherwise.
+Two answers that differ do so for one of two reasons:
 
   tokenization  without forcing the model wrote text that leaves it no choice in pieces other than those of the whole
                 text's tokenization (`"pa`, `th"` for `"path"`). Forced text is always in the pieces of the whole, which
@@ -28,7 +29,6 @@ from edge.engine.engine import Engine
 from edge.engine.model import Vocabulary
 from edge.models.store import resolve
 from edge.types import Reply
-
 
 _SHOWN = [
     ("What time is it in Oslo?", "get_time", {"zone": "Europe/Oslo"}),

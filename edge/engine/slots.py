@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from edge.engine.context import Context
 from edge.engine.slot import Checkpoint, Slot, n_common
 
-# Waiting for another answer's prefill is worth it from so many shared tokens on.
+# So many tokens are worth a wait for another answer's prefill, and a slot of their own.
 _MIN_SHARED = 32
 
 
@@ -96,12 +96,10 @@ class Slots:
 
     def _target(self, source: Slot | None, n_tokens: int, busy: Collection[Slot]) -> Slot:
         free = sorted((slot for slot in self._all if slot not in busy), key=lambda slot: slot.last_used)
-        empty = [slot for slot in free if not slot.tokens]
-        if source in free and source is not None:
-            # A prompt that extends it goes on in place; one that branches off leaves it as it is, where it can.
-            others = empty or [slot for slot in free if slot is not source]
-            return source if 2 * n_tokens > len(source.tokens) or not others else others[0]
-        return (empty or free)[0]
+        if source is not None and source in free and len(source.tokens) - n_tokens < _MIN_SHARED:
+            return source
+        # A prompt that branches off leaves the rest as it is, unless it is what was used longest ago.
+        return next((slot for slot in free if not slot.tokens), free[0])
 
     def touch(self, slot: Slot) -> None:
         """Makes a slot the one used last."""

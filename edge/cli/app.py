@@ -13,6 +13,7 @@ from edge.cli.check import check_command
 from edge.cli.convert import convert_command
 from edge.cli.imatrix import imatrix_command
 from edge.cli.models import models_command, pull_command, rm_command
+from edge.cli.open_world_eval import open_world_eval_command
 from edge.cli.profile import profile_command
 from edge.cli.retrieval_eval import retrieval_eval_command
 from edge.cli.run import run_command
@@ -39,6 +40,7 @@ app.command("pull")(pull_command)
 app.command("models")(models_command)
 app.command("rm")(rm_command)
 app.command("retrieval-eval")(retrieval_eval_command)
+app.command("open-world-eval")(open_world_eval_command)
 
 
 def invoke(args: list[str]) -> int:

@@ -11,6 +11,7 @@ import typer
 
 from edge.cli.catalog import EMBED_HELP, open_offer
 from edge.cli.models import REF_HELP
+from edge.cli.open_world import PROFILE_HELP, answer, check_open_world
 from edge.cli.plan import DEVICE_PROFILE, open_planned
 from edge.cli.progress import warn
 from edge.cli.session import Settings, check_prompt, read_tools, reply_document, set_up_logging
@@ -48,6 +49,15 @@ def run_command(
         ),
     ] = None,
     embed_model: Annotated[str | None, typer.Option(metavar="REF", help=EMBED_HELP)] = None,
+    open_world: Annotated[
+        bool,
+        typer.Option("--open-world", help="The model searches the catalogue by itself, as ToolOmni does."),
+    ] = False,
+    open_world_profile: Annotated[str | None, typer.Option(metavar="NAME|FILE", help=PROFILE_HELP)] = None,
+    simulate: Annotated[
+        bool,
+        typer.Option("--simulate", help="With --open-world: go on to the answer, with tools that pretend."),
+    ] = False,
     tool_choice: Annotated[
         str, typer.Option(metavar="CHOICE", help="auto, none, required, or the name of a tool.")
     ] = "auto",
@@ -113,7 +123,8 @@ def run_command(
         think=think,
         **({} if seed is None else {"seed": seed}),
     )
-    interactive = prompt is None and sys.stdin.isatty() and not json
+    check_open_world(catalog, open_world=open_world, simulate=simulate, profile=open_world_profile)
+    interactive = prompt is None and sys.stdin.isatty() and not json and not open_world
     text = None if interactive else check_prompt(_read_prompt(prompt))
     pins = Pins(n_ctx=n_ctx, n_threads=threads, kv_type=kv_type, n_gpu_layers=gpu_layers)
     engine, planned = open_planned(
@@ -125,6 +136,13 @@ def run_command(
 
             warn(engine.model.path, engine.warnings)
             converse(engine, settings, offer)
+            return
+        if open_world:
+            assert offer is not None
+            from edge.tools.open_world.profile import profile_for
+
+            profile = profile_for(open_world_profile, str(engine.facts["name"]))
+            answer(engine, offer.index, text, settings, profile, planned.plan, simulate=simulate, json=json)
             return
         request = settings.request([{"role": "user", "content": text}])
         request = offer.apply(request) if offer else request

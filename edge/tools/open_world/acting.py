@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
-from edge.errors import OpenWorldError, ToolsError
+from edge.errors import ContextOverflow, OpenWorldError, ToolsError
 from edge.grammar import compile_tool
 from edge.tools.agent import AgentDone, AgentEvent, AgentOptions, ToolFinished, run_agent
 from edge.tools.executable import Arguments, CallContext, ExecutableTool, ToolResult
@@ -25,9 +25,17 @@ from edge.tools.toolbox import Toolbox
 from edge.types import Message, Reply, Tool, ToolCall
 
 # finished: Finish gave an answer. gave_up: Finish said so. answered: text without Finish, which ToolBench counts as
-# unsolved. no_tools: nothing was found to act with.
+# unsolved. no_tools: nothing was found to act with. overflow: the tools or the results did not fit the context.
 Outcome: TypeAlias = Literal[
-    "finished", "gave_up", "answered", "step_limit", "repeated_call", "length", "interrupted", "no_tools"
+    "finished",
+    "gave_up",
+    "answered",
+    "step_limit",
+    "repeated_call",
+    "length",
+    "interrupted",
+    "no_tools",
+    "overflow",
 ]
 Runnable: TypeAlias = Callable[[CatalogueTool], ExecutableTool | None]
 _GIVE_ANSWER, _GIVE_UP = "give_answer", "give_up_and_restart"
@@ -142,7 +150,10 @@ class _Acting:
             {"role": "user", "content": self.question},
         ]
         while True:
-            outcome, answer = yield from self._run()
+            try:
+                outcome, answer = yield from self._run()
+            except ContextOverflow:
+                outcome, answer = "overflow", ""
             if outcome != "answered":
                 break
             self.n_unfinished += 1

@@ -1,4 +1,4 @@
-"""Phase 1: the model searches for tools and chooses some. Knows nothing of how tools are run.
+"""Phase 1: the model searches for tools and chooses some. How steps are written and tools run is not known here.
 
 One step of the model is a search, a choice, or malformed. Searches are bounded by `max_rounds`, malformed steps by
 `max_faults`; behind either bound the phase ends with what it has.
@@ -14,10 +14,10 @@ from typing import Literal, Protocol, TypeAlias
 
 from edge.engine.request import ChatRequest
 from edge.errors import ContextOverflow, EngineError
+from edge.tools.open_world.dialects import Choice, Dialect, Search, dialect_of
 from edge.tools.open_world.profile import OpenWorldProfile, fill
-from edge.tools.open_world.selection import SELECT_TOOLS, names_in
 from edge.tools.retrieval.catalogue import CatalogueTool
-from edge.types import Event, Message, Reply, Tool
+from edge.types import Event, Message, Reply
 
 HowChosen: TypeAlias = Literal["chosen", "fallback", "nothing"]
 
@@ -71,7 +71,7 @@ def find_tools(
     engine: ChatEngine, request: ChatRequest, question: str, searcher: Searcher, profile: OpenWorldProfile
 ) -> Iterator[FindingEvent]:
     """Events until a `Chosen`. request: sampling and limits of every step; its messages and tools are replaced."""
-    return _Finding(engine, request, question, searcher, profile).events()
+    return _Finding(engine, request, question, searcher, profile, dialect_of(profile)).events()
 
 
 @dataclass(slots=True)
@@ -81,6 +81,7 @@ class _Finding:
     question: str
     searcher: Searcher
     profile: OpenWorldProfile
+    dialect: Dialect
     messages: list[Message] = field(default_factory=list)
     found: dict[str, CatalogueTool] = field(default_factory=dict)  # by the name that the model writes
     n_rounds: int = 0
@@ -100,7 +101,9 @@ class _Finding:
             if reply is None:
                 break
             self.n_steps += 1
-            yield from self._take(reply)
+            event = self._take(reply)
+            if event is not None:
+                yield event
         how: HowChosen = "chosen"
         if not self.chosen:
             fallback = (
@@ -115,21 +118,13 @@ class _Finding:
 
     def _ask(self) -> Generator[Event, None, Reply | None]:
         """The model's next step; None where not even shortened results fit the context."""
+        may_search = self.n_rounds < self.profile.max_rounds
         while True:
-            # Something that may be called opens the way to <tool_call>. The template is not given it: the prompt says
-            # how to choose, and its beginning must not change with what was found.
-            request = replace(
-                self.request,
-                messages=tuple(self.messages),
-                tools=(),
-                revealed_tools=(_select_tools(list(self.found)),) if self.found else (),
-                tool_choice="auto",
-                grammar=self.profile.constrain_selection,
-                parallel_tool_calls=False,
-                stop=(self.profile.tags.search[1],),
-            )
+            base = replace(self.request, messages=tuple(self.messages))
             try:
-                stream = self.engine.stream(request)
+                stream = self.engine.stream(
+                    self.dialect.request(base, list(self.found), may_search=may_search)
+                )
                 break
             except ContextOverflow:
                 if not self._shorten_oldest_result():
@@ -145,42 +140,35 @@ class _Finding:
         opening = self.profile.tags.information[0]
         for at, message in enumerate(self.messages):
             text = str(message["content"])
-            if message["role"] == "user" and opening in text and '{"name"' in text:
+            if message["role"] in ("user", "tool") and opening in text and '{"name"' in text:
                 names = re.findall(r'\{"name": ("(?:[^"\\]|\\.)*")', text)
                 short = self._information("\n".join(json.loads(name) for name in names))
-                self.messages[at] = {"role": "user", "content": short}
+                self.messages[at] = {**message, "content": short}
                 return True
         return False
 
-    def _take(self, reply: Reply) -> Iterator[FindingEvent]:
+    def _take(self, reply: Reply) -> FindingEvent | None:
         """Does what the step says, and tells the model what came of it."""
-        choice = _choice(reply)
-        query = self._query(reply.content)
-        if choice is not None:
-            yield from self._choose(choice)
-        elif query is not None and not query.strip():
-            yield self._fault(reply.content, self.profile.prompts.empty_query)
-        elif query is not None:
-            self._say("assistant", f"{reply.content.rstrip()}{self._closing(reply.content)}")
-            yield from self._search(query.strip())
-        else:
-            yield self._fault(reply.content, self.profile.prompts.invalid_action)
+        prompts, names = self.profile.prompts, ", ".join(self.found)
+        self.messages.append(self.dialect.said(reply))
+        match self.dialect.read(reply):
+            case Search(query) if not query:
+                return self._fault(reply, prompts.empty_query)
+            case Search() if self.n_rounds >= self.profile.max_rounds:
+                return self._fault(reply, fill(prompts.no_rounds_left, names=names))
+            case Search(query):
+                return self._search(reply, query)
+            case Choice() if not self.found:
+                return self._fault(reply, prompts.nothing_found_yet)
+            case Choice(chosen) if chosen:
+                self.chosen = tuple(self.found[name] for name in chosen if name in self.found)
+                unknown = fill(prompts.unknown_tools, unknown=", ".join(chosen), names=names)
+                return None if self.chosen else self._fault(reply, unknown)
+            case _:
+                return self._fault(reply, prompts.invalid_action)
 
-    def _query(self, text: str) -> str | None:
-        """The last search in a text; the engine has cut off its closing tag."""
-        opening, closing = self.profile.tags.search
-        start = text.rfind(opening)
-        return None if start < 0 else text[start + len(opening) :].partition(closing)[0]
-
-    def _closing(self, text: str) -> str:
-        closing = self.profile.tags.search[1]
-        return "" if text.rstrip().endswith(closing) else closing
-
-    def _search(self, query: str) -> Iterator[FindingEvent]:
+    def _search(self, reply: Reply, query: str) -> Searched:
         prompts = self.profile.prompts
-        if self.n_rounds >= self.profile.max_rounds:
-            yield self._fault("", fill(prompts.no_rounds_left, names=", ".join(self.found)), remember=False)
-            return
         self.n_rounds += 1
         hits = list(self.searcher.find(query, self.profile.top_k))
         known = [hit.tool.name for hit in hits if hit.tool.name in self.found]
@@ -194,58 +182,17 @@ class _Finding:
         text = self._information("\n".join(lines) or prompts.no_result)
         if self.n_rounds == self.profile.max_rounds:
             text += f"\n{prompts.last_round}"
-        self._say("user", text)
-        yield Searched(query, tuple(hit.id for hit in hits))
+        self.messages.append(self.dialect.told(reply, text))
+        return Searched(query, tuple(hit.id for hit in hits))
 
     def _information(self, text: str) -> str:
         opening, closing = self.profile.tags.information
         return f"{opening}\n{text}\n{closing}"
 
-    def _choose(self, text: str) -> Iterator[FindingEvent]:
-        named = names_in(text)
-        self.chosen = tuple(self.found[name] for name in named if name in self.found)
-        if self.chosen:
-            return
-        prompts, names = self.profile.prompts, ", ".join(self.found)
-        if not self.found:
-            yield self._fault(text, prompts.nothing_found_yet)
-        elif named:
-            yield self._fault(text, fill(prompts.unknown_tools, unknown=", ".join(named), names=names))
-        else:
-            yield self._fault(text, prompts.invalid_action)
-
-    def _fault(self, text: str, why: str, *, remember: bool = True) -> Faulted:
+    def _fault(self, reply: Reply, why: str) -> Faulted:
         self.n_faults += 1
-        if remember:
-            self._say("assistant", text)
-        self._say("user", why)
-        return Faulted(text, why)
-
-    def _say(self, role: str, content: str) -> None:
-        self.messages.append({"role": role, "content": content})
-
-
-def _choice(reply: Reply) -> str | None:
-    """The text of a choice, valid call or not."""
-    if reply.tool_calls:
-        call = reply.tool_calls[0]
-        return json.dumps({"name": call.name, "arguments": call.arguments})
-    if reply.malformed_calls:
-        return reply.malformed_calls[0].text
-    bare = re.search(r"<tool_call>(.*?)(?:</tool_call>|$)", reply.content, re.DOTALL)
-    return bare[1] if bare else None
-
-
-def _select_tools(names: Sequence[str]) -> Tool:
-    schema: dict[str, object] = {
-        "type": "object",
-        "properties": {
-            "tools": {"type": "array", "items": {"enum": list(names)}, "minItems": 1, "maxItems": len(names)}
-        },
-        "required": ["tools"],
-        "additionalProperties": False,
-    }
-    return Tool(SELECT_TOOLS, schema, "Choose the tools that the request needs, the most useful one first.")
+        self.messages.append(self.dialect.told(reply, why))
+        return Faulted(reply.content, why)
 
 
 def _document(entry: CatalogueTool, max_chars: int) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from edge.errors import OpenWorldError
 
+BUILT_IN = ("toolomni", "calls")
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Count = Annotated[int, Field(ge=1, le=1000)]
 
@@ -58,17 +59,24 @@ class OpenWorldProfile(_Table):
     max_steps: Count
     max_observation_chars: Annotated[int, Field(ge=16)]
     max_document_chars: Annotated[int, Field(ge=16)]
-    constrain_selection: bool
+    actions: Literal["marks", "calls"]
     fall_back_to_found: bool
     tags: Tags
     prompts: Prompts
     finish: Finish
 
 
-def toolomni() -> OpenWorldProfile:
-    """The profile of toolomni-qwen3-4b."""
-    text = resources.files("edge.tools").joinpath("data/toolomni.toml").read_text(encoding="utf-8")
-    return parse_profile(text, "toolomni.toml")
+def built_in(name: str) -> OpenWorldProfile:
+    """toolomni: the profile of toolomni-qwen3-4b. calls: for models that were trained on tool calls alone."""
+    text = resources.files("edge.tools").joinpath(f"data/{name}.toml").read_text(encoding="utf-8")
+    return parse_profile(text, f"{name}.toml")
+
+
+def profile_for(name: str | None, model: str) -> OpenWorldProfile:
+    """The profile of this name, or of this file; without either the one that suits a model's name."""
+    if name is None:
+        name = "toolomni" if "toolomni" in model.lower() else "calls"
+    return built_in(name) if name in BUILT_IN else read_profile(Path(name))
 
 
 def read_profile(path: Path) -> OpenWorldProfile:

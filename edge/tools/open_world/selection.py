@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 
 SELECT_TOOLS = "select_tools"
+_MAX_TRIES = 64  # openings of JSON that are looked at; a text of brackets alone would take minutes
 _MARKUP = re.compile(r"^\s*(?:[-*\u2022]|\d+[.)])\s*|[\"'`]")
 
 
@@ -30,7 +31,10 @@ def names_in(text: str) -> list[str]:
 def _json_values(text: str) -> list[object]:
     """The JSON objects and lists that stand in a text, one behind the other."""
     decoder, values, at = json.JSONDecoder(), [], 0
-    while (start := _next_opening(text, at)) >= 0:
+    for _ in range(_MAX_TRIES):
+        start = _next_opening(text, at)
+        if start < 0:
+            break
         try:
             value, at = decoder.raw_decode(text, start)
             values.append(value)

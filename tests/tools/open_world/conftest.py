@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from edge.errors import ContextOverflow
-from edge.tools.open_world.profile import toolomni
+from edge.tools.open_world.profile import built_in
 from edge.tools.retrieval.catalogue import CatalogueTool
 from edge.types import ContentDelta, MalformedCall, Reply, Tool, ToolCall
 
-PROFILE = toolomni()
+PROFILE = built_in("toolomni")
+CALLS = built_in("calls")
 CITY = {
     "type": "object",
     "properties": {"city": {"type": "string"}},

@@ -12,7 +12,17 @@ from edge.tools.open_world.acting import OpenWorldDone, act, given, run_open_wor
 from edge.tools.open_world.simulator import Recording, Simulator
 from edge.tools.policy import Policy as Permissions
 from edge.types import MalformedCall, Tool
-from tests.tools.open_world.conftest import BROKEN, MAIL, PROFILE, WEATHER, Policy, Shelf, call, chosen
+from tests.tools.open_world.conftest import (
+    BROKEN,
+    MAIL,
+    PROFILE,
+    WEATHER,
+    Policy,
+    Shelf,
+    call,
+    chosen,
+    overflow,
+)
 
 ALLOW = Permissions(default="allow")
 FINISH = [call("Finish", return_type="give_answer", final_answer="It rains.")]
@@ -48,6 +58,11 @@ def test_the_second_phase_is_a_conversation_of_its_own():
     assert acting.messages[1]["content"] == "Weather?"
     assert [tool.name for tool in acting.tools] == ["get_weather", "Finish"]  # the chosen one alone
     assert acting.stop == ()
+
+
+def test_what_does_not_fit_the_context_ends_it():
+    _, done = run(overflow())
+    assert (done.outcome, done.calls) == ("overflow", ())
 
 
 def test_giving_up():

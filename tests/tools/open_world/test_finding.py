@@ -10,7 +10,7 @@ from edge.engine.request import ChatRequest, plan_tools
 from edge.tools.open_world.finding import Chosen, Faulted, Searched, find_tools
 from edge.tools.open_world.selection import names_in
 from edge.types import ToolCall
-from tests.tools.open_world.conftest import PROFILE, Policy, Shelf, chosen, overflow
+from tests.tools.open_world.conftest import CALLS, PROFILE, Policy, Shelf, chosen, overflow
 
 BASE = ChatRequest(messages=(), max_tokens=77)
 
@@ -136,16 +136,57 @@ def test_when_no_search_found_anything_there_is_nothing_to_choose():
     assert (events[-1].how, events[-1].n_rounds, events[-1].n_steps) == ("nothing", 4, 4)
 
 
-def test_a_profile_may_have_the_choice_written_under_a_grammar():
-    profile = PROFILE.model_copy(update={"constrain_selection": True})
-    step = [ToolCall("c", "select_tools", {"tools": ["send_mail"]})]
-    policy, events = find("<search>weather mail", step, profile=profile)
-    assert names(events[-1]) == ["send_mail"]
-    (tool,) = plan_tools(policy.requests[1]).callable
-    assert policy.requests[1].grammar is True
-    assert tool.validate({"tools": ["get_weather"]}) is None
-    assert tool.validate({"tools": ["teleport"]}) is not None
-    assert tool.validate({"tools": []}) is not None
+def search(query):
+    return [ToolCall("c", "search_tools", {"query": query})]
+
+
+def select(*names):
+    return [ToolCall("c", "select_tools", {"tools": list(names)})]
+
+
+def allowed(request):
+    """What a request leaves the model: the names that it may call."""
+    return [tool.tool.name for tool in plan_tools(request).callable]
+
+
+def test_with_calls_a_search_and_a_choice():
+    policy, events = find(search("weather mail"), select("send_mail"), profile=CALLS)
+    assert events[0] == Searched("weather mail", ("w/get_weather", "m/send_mail"))
+    assert (names(events[-1]), events[-1].n_faults) == (["send_mail"], 0)
+    first, second = policy.requests
+    assert (allowed(first), allowed(second)) == (["search_tools"], ["search_tools", "select_tools"])
+    assert (first.grammar, plan_tools(first).forced, first.stop) == (True, True, ())
+    assert [message["role"] for message in second.messages] == ["system", "user", "assistant", "tool"]
+    assert second.messages[2]["tool_calls"][0]["function"]["name"] == "search_tools"
+    choice = plan_tools(second).callable[1]
+    assert choice.validate({"tools": ["get_weather"]}) is None
+    assert choice.validate({"tools": ["teleport"]}) is not None
+    assert choice.validate({"tools": []}) is not None
+
+
+def test_with_calls_the_prompt_s_beginning_does_not_change_with_what_is_found():
+    policy, _ = find(search("weather"), search("mail"), select("send_mail"), profile=CALLS)
+    assert len({tuple(tool.name for tool in request.tools) for request in policy.requests}) == 1
+
+
+def test_with_calls_nothing_but_a_choice_is_left_behind_the_last_search():
+    policy, events = find(*[search("mail")] * 4, select("send_mail"), profile=CALLS)
+    assert [allowed(request) for request in policy.requests[3:]] == [
+        ["search_tools", "select_tools"],
+        ["select_tools"],
+    ]
+    assert events[-1].how == "chosen"
+
+
+def test_with_calls_one_that_does_not_fit_is_a_fault():
+    _, events = find("", search("mail"), select("send_mail"), profile=CALLS)
+    assert (events[-1].n_faults, names(events[-1])) == (1, ["send_mail"])
+
+
+def test_with_calls_results_are_shortened_too():
+    policy, _ = find(search("weather"), overflow(), select("get_weather"), profile=CALLS)
+    assert policy.requests[2].messages[3]["content"] == "<information>\nget_weather\n</information>"
+    assert policy.requests[2].messages[3]["role"] == "tool"
 
 
 def test_other_tags_and_limits_come_from_the_profile():

@@ -7,13 +7,13 @@ from importlib import resources
 import pytest
 
 from edge.errors import OpenWorldError
-from edge.tools.open_world.profile import fill, parse_profile, read_profile, toolomni
+from edge.tools.open_world.profile import built_in, fill, parse_profile, profile_for, read_profile
 
 TEXT = resources.files("edge.tools").joinpath("data/toolomni.toml").read_text(encoding="utf-8")
 
 
 def test_toolomni_s_limits_are_those_that_are_known():
-    profile = toolomni()
+    profile = built_in("toolomni")
     limits = (profile.top_k, profile.max_rounds, profile.max_steps, profile.max_observation_chars)
     assert limits == (5, 4, 12, 1024)
     assert (profile.tags.search, profile.finish.name) == (("<search>", "</search>"), "Finish")
@@ -49,3 +49,11 @@ def test_a_profile_that_cannot_be_read_is_named(tmp_path):
 
 def test_known_names_in_braces_are_filled_in_and_other_braces_are_text():
     assert fill('{names} in {"a": {names.x}}', names="b") == 'b in {"a": {names.x}}'
+
+
+def test_the_profile_is_the_one_asked_for_or_the_one_that_suits_the_model(tmp_path):
+    (tmp_path / "own.toml").write_text(TEXT.replace("toolomni-qwen3-4b", "mine"))
+    assert profile_for(None, "ToolOmni Qwen3 4B").name == "toolomni-qwen3-4b"
+    assert profile_for(None, "SmolLM2 135M").name == "calls"
+    assert profile_for("toolomni", "SmolLM2 135M").name == "toolomni-qwen3-4b"
+    assert profile_for(str(tmp_path / "own.toml"), "x").name == "mine"

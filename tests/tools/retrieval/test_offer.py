@@ -221,8 +221,10 @@ def test_the_state_of_the_first_turn_is_used_in_the_second_and_the_revealed_tool
 
 @pytest.mark.model
 def test_an_engine_that_offers_narrows_down_what_it_is_given(engine):
-    everything = [e.tool for e in CATALOGUE]
-    offer = ToolOffer(ToolIndex.in_memory(CATALOGUE), len, 1000)
+    bare = {"type": "object", "properties": {}, "additionalProperties": False}
+    entries = [replace(e, tool=Tool(e.tool.name, bare, e.tool.description)) for e in CATALOGUE]
+    everything = [e.tool for e in entries]
+    offer = ToolOffer(ToolIndex.in_memory(entries), len, 1000)
     request = ChatRequest(messages=[user("music!")], tools=everything, tool_choice="required")
     *_, reply = OfferingEngine(engine, offer).stream(request)
     assert isinstance(reply, Reply)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json as json_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edge.cli.progress import fetch_view, tell, warn
+from edge.errors import ModelError
 
 if TYPE_CHECKING:
     from edge.models.listing import ModelRow
@@ -27,7 +29,11 @@ def pull_command(
 
     with fetch_view() as view:
         resolved = resolve(ref, view.tell, on_bytes=view.on_bytes, refresh=True)
-    row, warnings = row_of(resolved), odd_about(resolved)
+    try:
+        row, warnings = row_of(resolved), odd_about(resolved)
+    except ModelError as exc:
+        hint = "" if resolved.path == Path(ref) else f"; remove it with: smoltools-edge rm {ref}"
+        raise ModelError(f"{exc}{hint}") from exc
     warn(resolved.path, warnings)
     document = row.to_json() | {"warnings": list(warnings)}
     typer.echo(json_module.dumps(document, indent=2, ensure_ascii=False) if json else row.path)
@@ -49,8 +55,8 @@ def _line(row: ModelRow) -> str:
     from edge.models.files import format_size
 
     size = format_size(row.size_bytes) if row.size_bytes else "-"
-    state = "installed" if row.installed else "on the hub"
-    return f"{row.ref:<28} {row.quantization or '-':<8} {size:>9}  {state:<10}  {row.description}".rstrip()
+    state = "installed" if row.installed else "not here"
+    return f"{row.ref:<24} {row.quantization or '-':<8} {size:>9}  {state:<9}  {row.description}".rstrip()
 
 
 def rm_command(

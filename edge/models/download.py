@@ -62,10 +62,11 @@ def download(repo: str, path: str, *, tell: Tell, on_bytes: OnBytes) -> Path:
     source = _Source.ask(repo, path)
     place = CachePlace(repo_dir(repo), source.commit, path, source.etag)
     try:
-        if not place.blob.exists() and not place.pointer.exists():
+        if not _is_there(place, source):
+            tell(f"fetching {path} ({format_size(source.size_bytes)}) of {repo}")
             place.blob.parent.mkdir(parents=True, exist_ok=True)
             with _locked(place.lock, path, tell):
-                if not place.blob.exists():
+                if not _is_there(place, source):
                     _fetch(source, place, tell, on_bytes)
         return place.link()
     except http_error() as exc:
@@ -102,6 +103,13 @@ class _Source:
                 f"{constants.ENDPOINT} does not say the {missing} of {path}; check HF_ENDPOINT"
             )
         return cls(repo, path, url, found.commit_hash, found.etag, found.size)
+
+
+def _is_there(place: CachePlace, source: _Source) -> bool:
+    """Whether the content is in the cache. One of another length was damaged since, and is fetched again."""
+    return any(
+        path.exists() and path.stat().st_size == source.size_bytes for path in (place.blob, place.pointer)
+    )
 
 
 @contextlib.contextmanager

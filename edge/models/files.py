@@ -47,7 +47,7 @@ def format_size(n_bytes: int) -> str:
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if n_bytes >= unit:
             return f"{n_bytes / unit:.{2 if unit == 1e9 else 1}f} {name}"
-    return f"{n_bytes} bytes"
+    return f"{n_bytes} byte{'' if n_bytes == 1 else 's'}"
 
 
 def quantization_of(path: str) -> str | None:

@@ -69,7 +69,6 @@ def fetch_from_hub(
             continue
         chosen = choose_file(files, wanted, preferred, where=repo)
         if chosen is not None:
-            tell(f"fetching {chosen} of {repo}")
             return download(repo, chosen.path, tell=tell, on_bytes=on_bytes)
         seen[repo] = files
     raise CatalogueError(_nothing_fits(repos, seen, wanted))

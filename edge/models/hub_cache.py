@@ -6,6 +6,7 @@ these files and this program sees theirs. Nothing is requested from the hub here
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import shutil
@@ -149,21 +150,30 @@ def _link_or_move(blob: Path, pointer: Path) -> None:
 
 
 def remove_cached(pointer: Path) -> int:
-    """Takes a file out of the cache: all its names, and its content when no other name needs it. Bytes freed.
+    """Takes a file out of the cache, in all its versions and under all names that its contents have. Bytes freed.
 
     A repository's folder goes when no file is left in it.
     """
-    blob = pointer.resolve()
     folder = next(parent for parent in pointer.parents if parent.name.startswith(_PREFIX))
-    size = blob.stat().st_size
-    for name in [path for path in (folder / "snapshots").rglob("*") if not path.is_dir()]:
-        if name == pointer or (name.is_symlink() and name.resolve() == blob):
-            name.unlink()
-    link = folder / "blobs" / blob.name
-    for content in (blob, link):
-        if content.is_relative_to(folder.resolve()) or content.is_symlink():
-            content.unlink(missing_ok=True)
+    name = Path(*pointer.relative_to(folder / "snapshots").parts[1:])
+    versions = [path for path in (folder / "snapshots").glob(f"*/{glob.escape(str(name))}") if path.is_file()]
+    freed = sum(_remove_content(folder, path) for path in versions)
     _remove_if_empty(folder)
+    return freed
+
+
+def _remove_content(folder: Path, pointer: Path) -> int:
+    """Unlinks a content and everything in the snapshots that leads to it.
+
+    A content that repositories share (huggingface_hub's store of Xet files) stays; this repository's link to it goes.
+    """
+    blob, size = pointer.resolve(), pointer.stat().st_size
+    linked = Path(os.path.normpath(pointer.parent / pointer.readlink())) if pointer.is_symlink() else pointer
+    for path in [path for path in (folder / "snapshots").rglob("*") if not path.is_dir()]:
+        if path == pointer or (path.is_symlink() and path.resolve() == blob):
+            path.unlink()
+    if linked.is_relative_to(folder):  # a user may have linked a file of their own into a snapshot
+        linked.unlink(missing_ok=True)
     return 0 if blob.exists() else size
 
 

@@ -72,7 +72,7 @@ def _not_installed(entry: ModelEntry) -> ModelRow:
     quantization = entry.quantizations[0]
     size = entry.shape.file_bytes[quantization]
     source = entry.sources[0]
-    origin = "package index" if isinstance(source, WheelSource) else "hub"
+    origin = "from the package index" if isinstance(source, WheelSource) else "from the hub"
     description = f"{entry.description} ({origin})"
     return ModelRow(
         entry.name, entry.name, False, None, quantization, size, entry.shape.n_ctx_train, description

@@ -11,7 +11,9 @@ from edge.errors import CatalogueError
 from edge.models.catalogue import ModelEntry, catalogue
 from edge.models.folders import models_dir
 
-_REPO = re.compile(r"(?:hf\.co/|huggingface\.co/)?([\w.-]{1,96}/[\w.-]{1,96}?)(?::([\w.-]+(?:/[\w.-]+)*))?")
+_REPO = re.compile(
+    r"(?:hf\.co/|huggingface\.co/)?([\w.-]{1,96}/[\w.-]{1,96}?)(?::([\w.-]+|[^:\n\0]+\.gguf))?", re.IGNORECASE
+)
 _NAME = re.compile(r"\w[\w.-]{0,99}")
 
 

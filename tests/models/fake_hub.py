@@ -53,6 +53,7 @@ class FakeHub:
         self.private: dict[str, str] = {}  # repository: token
         self.gated: set[str] = set()
         self.faults = Faults()
+        self.commit = COMMIT
         self.bytes_sent = 0
         self.requests: list[tuple[str, str, str | None, bool]] = []  # method, path, range, has a token
         self.stopping = threading.Event()
@@ -177,7 +178,7 @@ class _Handler(BaseHTTPRequestHandler):
         info = {
             "id": repo,
             "modelId": repo,
-            "sha": COMMIT,
+            "sha": hub.commit,
             "private": False,
             "tags": [],
             "siblings": siblings,
@@ -198,7 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
             "X-Linked-Size": str(len(data) + hub.faults.announced_extra),
             "Location": f"http://localhost:{hub.port}/cdn/{repo}/{path}",
             "ETag": '"something else"',
-        } | ({} if hub.faults.no_commit else {"X-Repo-Commit": COMMIT})
+        } | ({} if hub.faults.no_commit else {"X-Repo-Commit": hub.commit})
         return self._send(302, b"", headers)
 
     def _content(self, data: bytes) -> None:

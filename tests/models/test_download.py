@@ -61,6 +61,23 @@ class TestWhole:
         assert pull() == (first, [])
         assert len(hub.requests) == n_requests
 
+    def test_asking_again_fetches_nothing_and_a_damaged_length_everything(self, hub):
+        path, _ = pull()
+        assert pull(refresh=True) == (path, [])
+        assert hub.bytes_sent == SIZE
+        path.resolve().write_bytes(CONTENT[:1000])
+        assert pull(refresh=True)[0].read_bytes() == CONTENT
+        assert hub.bytes_sent == 2 * SIZE
+
+    def test_a_new_version_is_fetched_when_asked_for(self, hub):
+        old, _ = pull()
+        hub.repos[REPO][PATH] = CONTENT[::-1]
+        hub.commit = "b" * 40
+        assert pull()[0] == old
+        new, _ = pull(refresh=True)
+        assert new.read_bytes() == CONTENT[::-1]
+        assert pull()[0] == new
+
     def test_a_file_that_huggingface_hub_fetched_is_used(self, hub):
         path = hf_hub_download(REPO, PATH, endpoint=hub.endpoint)
         n_requests = len(hub.requests)

@@ -59,6 +59,38 @@ class TestRemove:
         assert readme.exists()
         assert not os.path.lexists(path)
 
+    def test_older_versions_go_too(self, hub, cache):
+        old = pull(REPO)
+        hub.repos[REPO][PATH] = CONTENT[::-1]
+        hub.commit = "b" * 40
+        new = resolve(REPO, lambda line: None, refresh=True).path
+        assert old != new
+        assert remove(REPO).freed_bytes == 2 * SIZE
+        assert not (cache / "models--tiny--model-GGUF").exists()
+
+    def test_a_content_that_repositories_share_stays_where_it_is(self, hub, cache):
+        path = pull(REPO)
+        shared = cache / "blobs" / "ab" / "abcd"
+        shared.parent.mkdir(parents=True)
+        blob = path.resolve()
+        blob.rename(shared)
+        blob.symlink_to(shared)
+        assert path.read_bytes() == CONTENT
+        assert remove(REPO).freed_bytes == 0
+        assert shared.exists()
+        assert not blob.is_symlink()
+
+    @pytest.mark.parametrize("relative", [False, True])
+    def test_a_user_s_file_that_was_linked_into_the_cache_stays(self, hub, cache, tmp_path, relative):
+        path = pull(REPO)
+        mine = tmp_path / "mine.gguf"
+        mine.write_bytes(CONTENT)
+        path.unlink()
+        path.symlink_to(os.path.relpath(mine, path.parent) if relative else mine)
+        assert remove(REPO).freed_bytes == 0
+        assert mine.exists()
+        assert not path.is_symlink()
+
     def test_a_content_with_two_names_is_freed_with_both(self, hub):
         hub.repos[REPO]["copy-Q4_0.gguf"] = CONTENT
         first, second = pull(f"{REPO}:Q4_K_M"), pull(f"{REPO}:Q4_0")

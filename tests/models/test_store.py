@@ -37,6 +37,7 @@ def test_the_catalogue_has_the_models_that_this_program_is_for():
         ("user/repo", (None, None, "user/repo", None)),
         ("user/repo:Q4_K_M", (None, None, "user/repo", "Q4_K_M")),
         ("user/repo:sub/a.gguf", (None, None, "user/repo", "sub/a.gguf")),
+        ("user/repo:a b.GGUF", (None, None, "user/repo", "a b.GGUF")),
         ("hf.co/user/repo:Q8_0", (None, None, "user/repo", "Q8_0")),
         ("Smol-Tools-4B", ("smol-tools-4b", None, None, None)),
         ("model.gguf", (None, Path("model.gguf"), None, None)),
@@ -163,7 +164,7 @@ def test_files_are_listed_by_quantization_where_that_tells_them_apart():
     assert list_files(model_files([("a-Q8_0.gguf", 2), ("b.gguf", None)])) == "a-Q8_0.gguf (2 bytes), b.gguf"
     assert list_files([]) == "no .gguf file"
     many = model_files([(f"m{i:02}.gguf", 1) for i in range(25)])
-    assert list_files(many).endswith("m19.gguf (1 bytes) and 5 more")
+    assert list_files(many).endswith("m19.gguf (1 byte) and 5 more")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from profiles.device_profile import DeviceProfile
 from profiles.errors import NothingFits, PinError
 from profiles.footprint import RunOptions, footprint, n_slots, offloaded_share
 from profiles.plan import MIB, Candidate, Pins, Plan, Step, mib
-from profiles.shape import ModelFacts, ModelShape, Weights
+from profiles.shape import TYPE_SIZES, ModelFacts, ModelShape, Weights
 
 
 def choose(
@@ -81,6 +81,11 @@ def check_pins(models: Sequence[ModelFacts], pins: Pins) -> None:
         raise PinError(f"n_threads is {pins.n_threads}; allowed is 1 to 512")
     if not 1 <= pins.n_parallel <= 64:
         raise PinError(f"parallel is {pins.n_parallel}; allowed is 1 to 64")
+    if pins.kv_type is not None and not any(can_hold(facts.shape, pins.kv_type) for facts in models):
+        head = models[0].shape.head_dim_k
+        raise PinError(
+            f"kv_type is {pins.kv_type!r}, whose blocks of 32 do not divide this model's heads of {head}"
+        )
     there = dict.fromkeys(w.quantization for facts in models for w in facts.weights)
     if pins.quantization is not None and pins.quantization.upper() not in there:
         raise PinError(f"there is no quantization {pins.quantization!r} of it; there is {', '.join(there)}")
@@ -96,8 +101,14 @@ def _combinations(
         contexts = (pins.n_ctx,) if pins.n_ctx else contexts_for(facts.shape, profile)
         for weights in _allowed_weights(facts, pins):
             for n_ctx, kv_type, n_ubatch, extra in itertools.product(contexts, kv_types, n_ubatches, extras):
-                if n_ctx <= facts.shape.n_ctx_train:
+                if n_ctx <= facts.shape.n_ctx_train and can_hold(facts.shape, kv_type):
                     yield facts, weights, _options(n_ctx, kv_type, n_ubatch, extra, profile, pins)
+
+
+def can_hold(shape: ModelShape, kv_type: str) -> bool:
+    """Whether whole blocks of the type make up a head, which llama.cpp insists on."""
+    block = TYPE_SIZES[kv_type.upper()][0]
+    return shape.head_dim_k % block == 0 and shape.head_dim_v % block == 0
 
 
 def contexts_for(shape: ModelShape, profile: DeviceProfile) -> tuple[int, ...]:

@@ -19,10 +19,10 @@ F32_BYTES = 4
 # Bytes of one element of the KV cache; q8_0 is 32 int8 and one f16 scale.
 KV_ELEMENT_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
 
-# Python, its packages, llama.cpp's libraries and their heap: measured resident, see docs/profiles.md.
-RUNTIME_BYTES = 150 * MIB
-# llama.cpp's vocabulary and ours: strings, maps, the tree of token prefixes that a grammar walks.
-VOCAB_BYTES_PER_TOKEN = 700
+# Measured, see docs/profiles.md: Python, its packages, llama.cpp's libraries and the heap of an answer ...
+RUNTIME_BYTES = 88 * MIB
+# ... and llama.cpp's vocabulary and ours: strings, maps, the tree of token prefixes that a grammar walks.
+VOCAB_BYTES_PER_TOKEN = 280
 # A CUDA context with cuBLAS's workspace. Not measured here.
 GPU_CONTEXT_BYTES = 500 * MIB
 
@@ -235,7 +235,7 @@ def compute_bytes(shape: ModelShape, options: RunOptions) -> int:
     mask = n * n_kv * (2 if options.flash_attn else 4)
     phases = (
         _feed_forward_floats(shape, n),
-        _attention_floats(shape, n, 0 if options.flash_attn else n_kv),
+        _attention_floats(shape, n, 0 if options.flash_attn else n_kv) + _cast_floats(shape, options),
         _recurrent_floats(shape, n, n_slots(shape, options)),
         _output_floats(shape, n, min(n, n_slots(shape, options))),
     )
@@ -252,6 +252,13 @@ def _attention_floats(shape: ModelShape, n: int, n_scores: int) -> int:
     q, kv = shape.n_head * shape.head_dim_k, shape.n_head_kv * (shape.head_dim_k + shape.head_dim_v)
     gated = 4 * q if shape.recurrent else 3 * q
     return n * (3 * shape.n_embd + gated + kv + shape.n_head * n_scores)
+
+
+def _cast_floats(shape: ModelShape, options: RunOptions) -> int:
+    # Flash attention reads f16: one layer's f32 cache is copied before it (build_attn_mha in llama-graph.cpp).
+    k = shape.head_dim_k if options.kv_type_k == "f32" else 0
+    v = shape.head_dim_v if options.kv_type_v == "f32" else 0
+    return kv_cells(options) * shape.n_head_kv * (k + v) // 2 if options.flash_attn else 0
 
 
 def _recurrent_floats(shape: ModelShape, n: int, n_states: int) -> int:

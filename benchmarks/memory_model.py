@@ -45,6 +45,7 @@ MODELS = {
     "qwen35 Q4_K_M": ("qwen35", "Q4_K_M", True),
     "qwen35 Q4_K_M untied": ("qwen35", "Q4_K_M", False),
     "qwen35 Q8_0": ("qwen35", "Q8_0", True),
+    "qwen35 Q8_0 untied": ("qwen35", "Q8_0", False),
     "qwen3 Q4_K_M": ("qwen3", "Q4_K_M", True),
     "qwen3 Q8_0": ("qwen3", "Q8_0", True),
 }

@@ -10,6 +10,7 @@ from edge.errors import CatalogueError, HubUnreachable
 from edge.models.catalogue import HubSource, ModelEntry
 from edge.models.download import OnBytes, Transfer
 from edge.models.files import list_files
+from edge.models.hub_cache import cache_dir
 from edge.models.installed import find_installed, installed_groups, wheel_file
 from edge.models.reference import Reference, parse_reference
 
@@ -40,7 +41,7 @@ def resolve(
     if reference.path is not None:
         return ResolvedModel(reference.path)
     installed = find_installed(reference)
-    if installed is not None and not (refresh and _is_from_hub(reference)):
+    if installed is not None and not (refresh and _is_from_hub(installed)):
         return ResolvedModel(installed, reference.entry)
     try:
         return ResolvedModel(_fetch(reference, progress, on_bytes), reference.entry)
@@ -52,9 +53,9 @@ def resolve(
         raise type(exc)(f"{exc}; on this machine: {list_files(here)}" if here else str(exc)) from exc
 
 
-def _is_from_hub(reference: Reference) -> bool:
-    entry = reference.entry
-    return reference.repo is not None or (entry is not None and isinstance(entry.sources[0], HubSource))
+def _is_from_hub(path: Path) -> bool:
+    """Whether the hub may have a newer version: not of what was made here or came from the package index."""
+    return path.is_relative_to(cache_dir())
 
 
 def _fetch(reference: Reference, progress: Progress, on_bytes: OnBytes) -> Path:

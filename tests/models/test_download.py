@@ -368,6 +368,13 @@ class TestOffline:
         assert "on this machine: Q4_K_M (400.0 kB)" in message
         assert len(hub.requests) == n_requests
 
+    def test_what_was_made_here_is_not_asked_for(self, hub, tmp_path):
+        path = tmp_path / "own" / "models" / "smol-tools-4b" / "smol-tools-4b-q8_0.gguf"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(CONTENT)
+        assert pull("smol-tools-4b", refresh=True) == (path, [])
+        assert hub.requests == []
+
 
 class TestTogether:
     def test_two_at_once_fetch_once(self, hub):

@@ -327,5 +327,5 @@ def _retry_after_s(exc: Exception) -> float:
 def _reason(exc: Exception) -> str:
     if (status := status_of(exc)) is not None:
         return f"the server answered {status}"
-    text = (str(exc).strip().splitlines() or [type(exc).__name__])[0]
+    text = (str(exc).strip().splitlines() or [""])[0].partition(" (")[0]
     return text[:120] or type(exc).__name__

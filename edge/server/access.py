@@ -86,9 +86,11 @@ class Access:
             "status": record.status,
             "seconds": round(seconds, 4),
         }
-        logger.info("request", extra={"facts": line | record.facts})
+        level = logging.DEBUG if route in _ASKED_ALL_THE_TIME and record.status < 400 else logging.INFO
+        logger.log(level, "request", extra={"facts": line | record.facts})
 
 
+_ASKED_ALL_THE_TIME = ("/health", "/v1/health", "/metrics")  # by supervisors, every few seconds
 _METHODS = ("GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "PATCH")
 
 

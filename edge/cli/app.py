@@ -15,6 +15,7 @@ from edge.cli.imatrix import imatrix_command
 from edge.cli.models import models_command, pull_command, rm_command
 from edge.cli.open_world_eval import open_world_eval_command
 from edge.cli.profile import profile_command
+from edge.cli.replay import replay_command
 from edge.cli.retrieval_eval import retrieval_eval_command
 from edge.cli.run import run_command
 from edge.cli.serve import serve_command
@@ -31,6 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.command("run")(run_command)
+app.command("replay")(replay_command)
 app.command("serve")(serve_command)
 app.command("profile")(profile_command)
 app.command("convert")(convert_command)

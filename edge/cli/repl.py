@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from prompt_toolkit import PromptSession
     from rich.console import Console
 
+    from edge.cli.execute import Agent
     from edge.engine.engine import Engine
     from edge.engine.request import ChatRequest
     from edge.tools.retrieval.offer import ToolOffer
@@ -43,6 +44,7 @@ class Conversation:
     say: Callable[[str], None]
     messages: list[Message] = field(default_factory=list)
     offer: ToolOffer | None = None
+    executes: bool = False
 
     def request(self) -> ChatRequest:
         """The request for the next answer, with the catalogue's tools where there is one."""
@@ -78,6 +80,8 @@ class Conversation:
                 raise RequestError(f"there is no command {name}; /help lists them")
 
     def _tools(self, file: str) -> None:
+        if file and self.executes:
+            raise RequestError("the tools are executed and stay as they are; start again with other --tools")
         if file:
             self.settings = self.settings.with_tools(Path(shlex.split(file)[0]).expanduser())
         offered = (*self.offer.tools, *self.offer.revealed) if self.offer else ()
@@ -139,8 +143,10 @@ def changed(settings: Settings, name: str, value: str) -> Settings:
     return new
 
 
-def converse(engine: Engine, settings: Settings, offer: ToolOffer | None = None) -> None:
-    """Talks until the user leaves."""
+def converse(
+    engine: Engine, settings: Settings, offer: ToolOffer | None = None, agent: Agent | None = None
+) -> None:
+    """Talks until the user leaves. agent: runs the calls; without one the user is asked for their results."""
     from rich.console import Console
 
     console = Console()
@@ -148,7 +154,10 @@ def converse(engine: Engine, settings: Settings, offer: ToolOffer | None = None)
     if settings.temperature is None:
         settings = replace(settings, temperature=engine.temperature)
     talk = Conversation(
-        settings, lambda line: console.print(line, markup=False, highlight=False), offer=offer
+        settings,
+        lambda line: console.print(line, markup=False, highlight=False),
+        offer=offer,
+        executes=agent is not None,
     )
     facts = engine.facts
     console.print(
@@ -156,7 +165,11 @@ def converse(engine: Engine, settings: Settings, offer: ToolOffer | None = None)
     )
     while True:
         try:
-            if talk.handle(_read(session)):
+            if not talk.handle(_read(session)):
+                continue
+            if agent is not None:
+                _run(agent, talk, console)
+            else:
                 _answer(engine, talk, console, session)
         except (Leave, EOFError):
             return
@@ -172,6 +185,24 @@ def _answer(engine: Engine, talk: Conversation, console: Console, session: Promp
         reply = _show(engine, talk, TerminalRenderer(console), console)
         if reply is None or not reply.tool_calls or not _ask_results(reply, talk, session):
             return
+
+
+def _run(agent: Agent, talk: Conversation, console: Console) -> None:
+    """Answers with the agent; what was done stays in the conversation, also when it was stopped."""
+    from edge.cli.execute import show_run
+
+    n_before = len(talk.messages)
+    events = agent.run(talk.messages, talk.settings)
+    try:
+        show_run(events, TerminalRenderer(console))
+    except KeyboardInterrupt:
+        console.print("\n(stopped)", style="yellow")
+    except EdgeError:
+        if len(talk.messages) == n_before:
+            talk.messages.pop()  # the question that could not be answered
+        raise
+    finally:
+        events.close()
 
 
 def _show(engine: Engine, talk: Conversation, renderer: TerminalRenderer, console: Console) -> Reply | None:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from edge.cli.catalog import EMBED_HELP, open_offer
+from edge.cli.execute import ExecuteOptions, check_flags, run_executing
 from edge.cli.models import REF_HELP
 from edge.cli.open_world import PROFILE_HELP, answer, check_open_world
 from edge.cli.plan import DEVICE_PROFILE, open_planned
@@ -96,6 +97,36 @@ def run_command(
     ] = None,
     device_profile: Annotated[Path | None, DEVICE_PROFILE] = None,
     state_cache: Annotated[str | None, STATE_CACHE] = None,
+    execute: Annotated[
+        bool, typer.Option("--execute", help="Run the calls, within a policy, until there is an answer.")
+    ] = False,
+    workspace: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The folder of file tools and programs. Default: this one."),
+    ] = None,
+    builtin: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="Built-in tools, with commas between, or none. Default: all."),
+    ] = None,
+    tool_config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="TOML or JSON: limits, services, own command and HTTP tools."),
+    ] = None,
+    mcp: Annotated[
+        Path | None, typer.Option("--mcp", metavar="FILE", help="JSON with mcpServers, whose tools are used.")
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="TOML: which calls are allowed, asked about, denied.")
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Allow what would be asked about. Denied calls stay denied.")
+    ] = False,
+    max_steps: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Answers with calls, at most. Default: 12.")
+    ] = None,
+    transcript: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Append what happens, as JSON lines; see `replay`.")
+    ] = None,
     no_grammar: Annotated[
         bool, typer.Option("--no-grammar", help="Do not constrain calls; malformed ones are reported.")
     ] = False,
@@ -123,6 +154,11 @@ def run_command(
         think=think,
         **({} if seed is None else {"seed": seed}),
     )
+    flags = ExecuteOptions(
+        workspace=workspace, config=tool_config, builtin=builtin, mcp=mcp, policy=policy, yes=yes,
+        max_steps=max_steps, transcript=transcript,
+    )  # fmt: skip
+    check_flags(flags, execute=execute, catalog=catalog, open_world=open_world)
     check_open_world(catalog, open_world=open_world, simulate=simulate, profile=open_world_profile)
     interactive = prompt is None and sys.stdin.isatty() and not json and not open_world
     text = None if interactive else check_prompt(_read_prompt(prompt))
@@ -131,6 +167,10 @@ def run_command(
         model, pins, profile_file=device_profile, state_cache=state_cache_options(state_cache)
     )
     with engine, open_offer(catalog, engine, k=top_k, budget=tool_budget, embed_model=embed_model) as offer:
+        if execute:
+            warn(engine.model.path, engine.warnings)
+            run_executing(engine, settings, flags, text, planned.plan if json else None)
+            return
         if text is None:
             from edge.cli.repl import converse
 

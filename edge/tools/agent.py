@@ -23,6 +23,7 @@ from edge.types import ContentDelta, Event, Message, Reply, Tool, ToolCall
 Answer: TypeAlias = Literal["yes", "no", "always"]
 StopReason: TypeAlias = Literal["answer", "step_limit", "repeated_call", "length", "interrupted"]
 _MIN_RESULT_CHARS = 200
+DEFAULT_MAX_STEPS = 12
 
 
 class ChatEngine(Protocol):
@@ -45,7 +46,7 @@ class AgentOptions:
     """
 
     request: ChatRequest = field(default_factory=lambda: ChatRequest(messages=()))
-    max_steps: int = 12
+    max_steps: int = DEFAULT_MAX_STEPS
     max_result_chars: int = 8_000
     approve: Callable[[ToolCall, ExecutableTool], Answer] | None = None
     final_answer: bool = True

@@ -200,12 +200,13 @@ def measure(spec: dict[str, object]) -> dict[str, int]:
     """In the child: runs the program's engine; the bytes resident at the peak."""
     from edge import ChatRequest
     from edge.chat.template import hermes_template
-    from edge.cli import app  # what a command has in memory beside the engine
+    from edge.cli import app, run  # what a command has in memory beside the engine
     from edge.engine.context import ContextOptions
     from edge.engine.engine import Engine
     from edge.engine.model import ModelOptions
 
     assert app
+    assert run
     os.environ["GGML_NO_BACKTRACE"] = "1"
     context = ContextOptions(
         n_ctx=int(str(spec["n_ctx"])),

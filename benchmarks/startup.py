@@ -1,8 +1,8 @@
-"""How long does `smoltools-edge --help` take, as a multiple of `python -c pass`?
+"""How long does `smoltools-edge --help` take, as a multiple of `python -c pass`? And `profile`, in milliseconds?
 
     python -m benchmarks.startup [--repeat 30]
 
-The two are run in turn; medians are compared. What is imported by the command that follows is not part of it.
+The three are run in turn; medians are compared. What is imported by the command that follows is not part of it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ def main() -> int:
     parser.add_argument("--repeat", type=int, default=30)
     args = parser.parse_args()
     program = str(Path(sys.executable).with_name("smoltools-edge"))
-    empty, helped = [], []
+    empty, helped, profiled = [], [], []
     for _ in range(args.repeat):
         empty.append(seconds([sys.executable, "-c", "pass"]))
         helped.append(seconds([program, "--help"]))
+        profiled.append(seconds([program, "profile"]))
     result = {
         "python_ms": round(1000 * statistics.median(empty), 1),
         "help_ms": round(1000 * statistics.median(helped), 1),
+        "profile_ms": round(1000 * statistics.median(profiled), 1),
         "ratio": round(statistics.median(helped) / statistics.median(empty), 2),
     }
     print(json.dumps(result))

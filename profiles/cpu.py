@@ -40,7 +40,9 @@ def read_cpu(tree: Tree) -> Cpu:
     if tree.is_this_machine and not logical.known:
         logical = Reading(os.cpu_count(), "os.cpu_count()")
     cores = _physical_cores(tree, listed)
-    physical = cores.map(lambda found: len(set(found.values()))).or_else(_ask_psutil(tree))
+    physical = cores.map(lambda found: len(set(found.values())))
+    if not physical.known:
+        physical = _ask_psutil(tree)
     return Cpu(
         architecture=_architecture(tree, features),
         name=info.map(_name, "no model name").or_else(_part_names(info)),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Scores = NDArray[np.float32]
 # k1 is high because a field's weight multiplies the counts that it saturates. Measured in docs/retrieval.md.
-K1, B = 3.0, 0.75
+K1, B = 5.0, 0.75
 _MIN_TYPO_CHARS = 6  # shorter words have too many neighbours
 
 

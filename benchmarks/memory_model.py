@@ -1,11 +1,11 @@
 """Does the memory plan hold? Predicted against measured peak resident memory, each combination in its own process.
 
-    python -m benchmarks.memory_model [--quick] [--folder DIR] [--only TEXT] [--json FILE]
+    python -m benchmarks.memory_model [--quick] [--folder DIR] [--rows N...] [--json FILE]
 
-The peak is VmHWM of the process that runs the program's own engine: load, answers with tools to several conversations
-at once, whose prompts are longer than a step. llama.cpp writes the whole KV cache with zeros
-when it makes it, so all of it is resident without being filled (the column `made` shows it: resident memory after
-loading, before the first token). Models are random weights in the real sizes; --quick takes tiny ones.
+The peak is VmHWM of the process that runs the program's own engine: load, a call whose prompt is longer than a step,
+and beside it as many other answers as run at once. llama.cpp writes the whole KV cache with zeros when it makes it, so
+all of it is resident without being filled (the column `made` shows it: resident memory after loading, before the first
+token). Models are random weights in the real sizes; --quick takes tiny ones.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny models, to try the script")
     parser.add_argument("--folder", type=Path, help="where the random models are kept for another run")
-    parser.add_argument("--only", default="", help="combinations whose model's name has this in it")
+    parser.add_argument("--rows", type=int, nargs="*", help="only these combinations, from 0")
     parser.add_argument("--json", type=Path, help="also write the results here")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -100,17 +100,15 @@ def run_all(folder: Path, args: argparse.Namespace) -> list[dict[str, object]]:
     """Measures the combinations in order, printing a line of Markdown for each."""
     print("| model | n_ctx | KV | n_ubatch | parallel | repack | predicted | measured | made | off |")
     print("|---|---|---|---|---|---|---|---|---|---|")
-    rows, names = [], dict.fromkeys(c.model for c in COMBINATIONS if args.only in c.model)
-    for name in names:
-        if args.quick and name not in TINY:
-            continue
+    rows, wanted = [], args.rows or range(len(COMBINATIONS))
+    chosen = [c for i, c in enumerate(COMBINATIONS) if i in wanted and (c.model in TINY or not args.quick)]
+    for name in dict.fromkeys(c.model for c in chosen):
         path = model_path(folder, name, quick=args.quick)
-        for combination in COMBINATIONS:
-            if combination.model == name:
-                if args.quick:
-                    combination = replace(combination, state_cache_mib=1)
-                rows.append(compare(path, combination))
-                print(table_row(combination, rows[-1]), flush=True)
+        for combination in (c for c in chosen if c.model == name):
+            if args.quick:
+                combination = replace(combination, state_cache_mib=1)
+            rows.append(compare(path, combination))
+            print(table_row(combination, rows[-1]), flush=True)
         if args.folder is None and name.startswith("qwen"):
             path.unlink()
     return rows
@@ -223,19 +221,17 @@ def measure(spec: dict[str, object]) -> dict[str, int]:
         str(spec["path"]), model=model, context=context, chat_template=template, n_parallel=n_parallel
     ) as engine:
         made = resident("VmRSS")
-        # With the tools' text more than the engine decodes of a prompt in one step, whatever n_ubatch allows.
-        n_words = min(engine.context.n_prompt_piece(beside_writing=False), int(str(spec["n_ctx"])) // 4)
+        # With the tool's text more than the engine decodes of a prompt in one step, whatever n_ubatch allows.
+        call = ChatRequest(
+            messages=[{"role": "user", "content": "word " * 40}],
+            tools=[TOOL],
+            tool_choice="required",
+            max_tokens=60,
+        )
+        talk = ChatRequest(messages=[{"role": "user", "content": "hello"}], max_tokens=2)
         requests = [
-            ChatRequest(
-                messages=[
-                    {"role": "system", "content": f"{i} one"},
-                    {"role": "user", "content": "word " * n_words},
-                ],
-                tools=[ECHO],
-                tool_choice="required",
-                max_tokens=60,
-            )
-            for i in range(n_parallel)
+            call,
+            *[replace(talk, messages=[{"role": "user", "content": f"{i} hi"}]) for i in range(n_parallel)],
         ]
         for running in [engine.submit(request) for request in requests]:
             for _ in running.events():
@@ -243,16 +239,13 @@ def measure(spec: dict[str, object]) -> dict[str, int]:
     return {"peak_bytes": resident("VmHWM"), "made_bytes": made}
 
 
-ECHO = {
-    "type": "function",
-    "function": {
-        "name": "echo",
-        "parameters": {
-            "type": "object",
-            "properties": {"text": {"type": "string", "maxLength": 12}},
-            "required": ["text"],
-            "additionalProperties": False,
-        },
+TOOL = {
+    "name": "switch",
+    "parameters": {
+        "type": "object",
+        "properties": {"on": {"type": "boolean"}},
+        "required": ["on"],
+        "additionalProperties": False,
     },
 }
 

@@ -6,6 +6,8 @@ same paths on every node. Results are kept by the machine that drives, as they c
 
 from __future__ import annotations
 
+import socket
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -16,7 +18,8 @@ from edge.accuracy.stages import Item, Record, Stage
 from edge.errors import EdgeError
 
 _MAX_TRIES = 4  # of one item: a case that kills its worker each time must not do so for ever
-_WAIT_S = 300.0
+_MAX_LOSSES = 2  # of one node: one that is dead may be listed as alive for a while
+_WAIT_S, _REACH_S = 300.0, 5.0
 
 
 class StageWorker:
@@ -41,6 +44,7 @@ def connected(address: str) -> Iterator[Runner]:
         import ray
     except ImportError as exc:
         raise CheckError("ray is not installed; install smoltools-edge[ray]") from exc
+    _check_reachable(address)
     try:
         ray.init(address=address, log_to_driver=False, logging_level="error")
     except Exception as exc:
@@ -49,6 +53,19 @@ def connected(address: str) -> Iterator[Runner]:
         yield lambda stage, items: run_on_cluster(ray, stage, items)
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raises CheckError where nobody listens: Ray itself tries for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address in ("auto", "local"):
+        return
+    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise CheckError(f"the Ray address is {address!r}; auto, HOST:PORT or ray://HOST:PORT is needed")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()
+    except OSError as exc:
+        raise CheckError(f"there is no Ray cluster at {address}: {exc}") from None
 
 
 def run_on_cluster(ray: Any, stage: Stage, items: Sequence[Item]) -> Iterator[tuple[Item, Record]]:  # noqa: ANN401
@@ -81,6 +98,7 @@ class _Crew:
         self._ray, self._stage = ray, ray.put(stage)
         self._name = stage.name
         self._actors: dict[str, Any] = {}  # by node
+        self._losses: Counter[str] = Counter()  # by node
         self.idle: list[str] = []
         self.running: dict[Any, tuple[str, Item]] = {}
 
@@ -91,10 +109,12 @@ class _Crew:
         nodes = [
             node["NodeID"]
             for node in self._ray.nodes()
-            if node["Alive"] and node["Resources"].get("CPU", 0) >= 1
+            if node["Alive"]
+            and node["Resources"].get("CPU", 0) >= 1
+            and self._losses[node["NodeID"]] < _MAX_LOSSES
         ]
         if not nodes and not self._actors:
-            raise CheckError(f"{self._name}: the cluster has no node with a free processor")
+            raise CheckError(f"{self._name}: the cluster has no node left that could work")
         for node in nodes:
             if node in self._actors or len(self._actors) >= len(self.running) + n_waiting:
                 continue
@@ -120,7 +140,7 @@ class _Crew:
             except RayTaskError as exc:
                 raise CheckError(f"{self._name}: a worker failed: {_last_line(exc)}") from exc
             except RayActorError as exc:
-                if "creation task" in str(exc) or "__init__" in str(exc):
+                if "error raised in its creation task" in str(exc):
                     raise CheckError(f"{self._name}: a worker cannot start: {_last_line(exc)}") from exc
                 self._lose(node)
                 yield item, None
@@ -133,6 +153,7 @@ class _Crew:
             yield item, outcome
 
     def _lose(self, node: str) -> None:
+        self._losses[node] += 1
         actor = self._actors.pop(node, None)
         if actor is not None:
             self._ray.kill(actor)  # it may be half alive

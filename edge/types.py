@@ -99,6 +99,13 @@ class CallOpened:
 
 
 @dataclass(frozen=True, slots=True)
+class CallProgress:
+    """The open call's text so far, from behind `<tool_call>`; may run into its end. Only where it was asked for."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class CallWithdrawn:
     """The open call could not be finished within the budget and is not handed out."""
 
@@ -157,6 +164,7 @@ Event: TypeAlias = (
     | ReasoningDelta
     | ContentWasReasoning
     | CallOpened
+    | CallProgress
     | CallWithdrawn
     | ToolCall
     | MalformedCall

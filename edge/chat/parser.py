@@ -71,6 +71,11 @@ class OutputParser:
         return self._state is _State.CALL
 
     @property
+    def call_text(self) -> str:
+        """What was written of the open call."""
+        return self._held
+
+    @property
     def in_thinking(self) -> bool:
         """Whether the text is thinking, where `<tool_call>` opens nothing."""
         return self._state is _State.THINKING

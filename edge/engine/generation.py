@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from edge.chat.parser import OPENER, OutputParser, ParserEvent
+from edge.chat.parser import OPENER, CallText, OutputParser, ParserEvent
 from edge.engine.constraint import CallConstraint, n_shortest_call
 from edge.engine.draft import Draft
 from edge.engine.logprobs import token_logprob
@@ -22,7 +22,7 @@ from edge.engine.slot import Checkpoint, Slot
 from edge.engine.text_constraint import TextConstraint, TextRules
 from edge.engine.written import DeadEnd
 from edge.grammar import CompiledTool
-from edge.types import ContentDelta, ContentWasReasoning, Event, Timings, TokenLogprob, Usage
+from edge.types import CallProgress, ContentDelta, ContentWasReasoning, Event, Timings, TokenLogprob, Usage
 
 _OPENER = OPENER.encode()
 CLOSE_THINKING = "\n</think>\n\n"
@@ -56,6 +56,7 @@ class GenerationPlan:
     stop: Sequence[str] = ()
     cache_prompt: bool = True  # what the context holds of the prompt already is not computed again
     text_rules: TextRules | None = None  # what the answer's content follows, where it is not free text
+    call_progress: bool = False  # tell what is written of a call
     verbatim: bool = False  # tags and white space are text like any other
     n_top_logprobs: int | None = (
         None  # at each token of the content, besides its own; None for no log probabilities
@@ -92,6 +93,7 @@ class Generation:
         self._n_before_call = 0  # tokens of the answer up to and with the opener
         self._asked_with_left = 0  # tokens left when it was last asked
         self._keeps_checkpoints = plan.use_grammar and any(tool.late_checks for tool in plan.tools)
+        self._tells_calls = plan.call_progress and not self._keeps_checkpoints
         self._tail = b""  # the last bytes written, to see `<tool_call>` complete
         self.draft = Draft(
             plan.tools,
@@ -296,20 +298,28 @@ class Generation:
         self._logprobs.append(token_logprob(logits, tokens[0], self.plan.n_top_logprobs, self._vocab))
 
     def _take(self, events: Sequence[ParserEvent]) -> Iterator[Event]:
-        for event in self.draft.take(events):
-            match event:
-                case ContentDelta(text) if self._logprobs:
-                    event = ContentDelta(text, tuple(self._logprobs))
-                    self.draft.logprobs += self._logprobs
-                    self._logprobs = []
-                case ContentWasReasoning():
-                    self._logprobs = []
-                    self.draft.logprobs = []
-                case _:
-                    pass
-            yield event
+        for parsed in events:
+            if self._tells_calls and isinstance(parsed, CallText):
+                yield CallProgress(parsed.text)
+            for event in self.draft.take([parsed]):
+                yield self._with_logprobs(event)
+        if self._tells_calls and self._parser.in_call:
+            yield CallProgress(self._parser.call_text)
         if self._parser.in_call or self._parser.in_thinking:
             self._logprobs = []  # they were of the tag that has just opened
+
+    def _with_logprobs(self, event: Event) -> Event:
+        match event:
+            case ContentDelta(text) if self._logprobs:
+                event = ContentDelta(text, tuple(self._logprobs))
+                self.draft.logprobs += self._logprobs
+                self._logprobs = []
+            case ContentWasReasoning():
+                self._logprobs = []
+                self.draft.logprobs = []
+            case _:
+                pass
+        return event
 
     def _end_call(self) -> None:
         self._drop_constraint()

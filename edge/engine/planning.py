@@ -264,6 +264,7 @@ def _generation_plan(
         opens_thinking=opens_thinking,
         stop=request.stop,
         text_rules=text_rules(request),
+        call_progress=request.call_progress,
         cache_prompt=request.cache_prompt,
         n_top_logprobs=request.top_logprobs if request.logprobs else None,
     )

@@ -36,6 +36,8 @@ class ChatRequest:
     force_text: what the grammar leaves no choice about is decoded in runs and not sampled.
     cache_prompt: off, nothing of earlier answers is used again. The beginning of a prompt then is computed in the same
         runs each time, so that an answer does not depend on what came before it, not even in the last bit.
+    call_progress: tell the text of a call while it is written (`CallProgress`); not of tools with late checks, which
+        may take text back.
     logprobs: deltas and reply carry the log probabilities of the content's tokens, and of the `top_logprobs`
         likeliest tokens (0 to 20) at each place.
     """
@@ -54,6 +56,7 @@ class ChatRequest:
     response_format: Mapping[str, object] | None = None
     gbnf: str | None = None
     cache_prompt: bool = True
+    call_progress: bool = False
     logprobs: bool = False
     top_logprobs: int = 0
 

@@ -1,6 +1,7 @@
 """Events of the engine to the chunks of a stream, for chat and for plain completions.
 
-A tool call goes out as one delta when it is whole, so that no client is ever left with half of one.
+A tool call goes out as one delta when it is whole, so that no client is ever left with half of one. Where a client has
+asked for it (and the engine therefore tells of `CallProgress`), the arguments go out as they are written.
 """
 
 from __future__ import annotations
@@ -8,8 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from edge.server.partial_call import PartialCall
 from edge.server.replies import Heading, Json, call_document, chat_logprobs, completion_choice, timings, usage
-from edge.types import ContentDelta, Event, ReasoningDelta, Reply, ToolCall
+from edge.types import (
+    CallOpened,
+    CallProgress,
+    CallWithdrawn,
+    ContentDelta,
+    Event,
+    ReasoningDelta,
+    Reply,
+    ToolCall,
+)
 
 
 class Chunks(Protocol):
@@ -31,6 +42,7 @@ class ChatChunks:
     def __init__(self, heading: Heading, n: int, *, include_usage: bool) -> None:
         self._heading, self._include_usage = heading, include_usage
         self._n_calls = [0] * n
+        self._open: dict[int, PartialCall] = {}
 
     def start(self) -> Iterator[Json]:
         for index in range(len(self._n_calls)):
@@ -43,10 +55,32 @@ class ChatChunks:
                 yield self._chunk(index, {"content": text}, logprobs=found)
             case ReasoningDelta(text):
                 yield self._chunk(index, {"reasoning_content": text})
+            case CallOpened() | CallWithdrawn():
+                self._forget(index)
+            case CallProgress(text):
+                yield from self._progress(index, text)
             case ToolCall():
-                yield self._chunk(index, {"tool_calls": [self._call(index, event)]})
+                if not self._forget(index):
+                    yield self._chunk(index, {"tool_calls": [self._call(index, event)]})
             case Reply():
                 yield self._chunk(index, {}, finish_reason=event.finish_reason)
+
+    def _progress(self, index: int, text: str) -> Iterator[Json]:
+        partial = self._open.setdefault(index, PartialCall())
+        was_named = partial.name is not None
+        piece = partial.feed(text)
+        if partial.name is not None and not was_named:
+            call = self._call(index, ToolCall("", partial.name, {}))
+            function: Json = {"name": partial.name, "arguments": ""}
+            yield self._chunk(index, {"tool_calls": [call | {"function": function}]})
+        if piece:
+            delta = {"index": self._n_calls[index] - 1, "function": {"arguments": piece}}
+            yield self._chunk(index, {"tool_calls": [delta]})
+
+    def _forget(self, index: int) -> bool:
+        """Ends what is open of a call; whether anything of it was sent."""
+        partial = self._open.pop(index, None)
+        return partial is not None and partial.name is not None
 
     def _call(self, index: int, call: ToolCall) -> Json:
         number = self._n_calls[index]

@@ -24,7 +24,6 @@ class Asked:
     stream: bool
     include_usage: bool
     deadline_s: float
-    partial_calls: bool = False
     echo: Sequence[str] = ()  # what each choice's text begins with, where the prompt is to be repeated
 
 
@@ -53,12 +52,12 @@ def chat_asked(body: ChatBody, options: ServerOptions) -> Asked:
                 stop=_stop(body),
                 enable_thinking=_thinking(body),
                 response_format=body.response_format,
+                call_progress=bool(body.stream and body.stream_tool_arguments),
                 logprobs=bool(body.logprobs),
                 top_logprobs=body.top_logprobs or 0,
             )
             for i in range(n)
         ],
-        partial_calls=bool(body.stream_tool_arguments),
     )
 
 
@@ -94,7 +93,6 @@ def _asked(
     options: ServerOptions,
     requests: Sequence[ChatRequest | CompletionRequest],
     *,
-    partial_calls: bool = False,
     echo: Sequence[str] = (),
 ) -> Asked:
     return Asked(
@@ -103,7 +101,6 @@ def _asked(
         stream=bool(body.stream),
         include_usage=bool(body.stream_options and body.stream_options.include_usage),
         deadline_s=min(body.deadline_s or options.deadline_s, options.deadline_s),
-        partial_calls=partial_calls,
         echo=echo,
     )
 

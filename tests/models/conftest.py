@@ -31,8 +31,8 @@ def hub(cache, monkeypatch):
         template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 1)
-        monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 2)
+        monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 10)
+        monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 10)
         monkeypatch.delenv("HF_TOKEN", raising=False)
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache.parent / "no-token"))
         monkeypatch.setattr(download_module, "RETRY_WAITS_S", (0.01, 0.01, 0.01))

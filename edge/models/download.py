@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from edge.errors import CatalogueError
 from edge.models.files import format_size
@@ -26,6 +26,7 @@ from edge.models.hub_cache import CachePlace, cache_dir, repo_dir
 from edge.models.hub_errors import http_error, status_of, translate
 
 Tell = Callable[[str], None]
+Answer = TypeVar("Answer")
 RETRY_WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # between attempts that brought nothing
 _MAX_RETRY_AFTER_S = 60.0
 _SPARE_BYTES = 64 << 20  # left free on the disk
@@ -77,6 +78,21 @@ def download(repo: str, path: str, *, tell: Tell, on_bytes: OnBytes) -> Path:
         ) from exc
 
 
+def patiently(ask: Callable[[], Answer]) -> Answer:
+    """What `ask` returns; it is asked again while the hub answers that it cannot just now, up to 15 s.
+
+    A hub that cannot be reached is not asked again: without a network that would be 15 s of waiting each time.
+    """
+    for wait_s in RETRY_WAITS_S:
+        try:
+            return ask()
+        except http_error() as exc:
+            if status_of(exc) is None or not _is_passing(exc):
+                raise
+            time.sleep(max(wait_s, _retry_after_s(exc)))
+    return ask()
+
+
 @dataclass(frozen=True, slots=True)
 class _Source:
     """What the hub announces of a file."""
@@ -94,7 +110,7 @@ class _Source:
 
         try:
             url = hf_hub_url(repo, path)
-            found = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+            found = patiently(lambda: get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT))
         except Exception as exc:
             raise translate(exc, repo) from exc
         if not found.commit_hash or not found.etag or not found.size:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.errors import CatalogueError
-from edge.models.download import OnBytes, Tell, download
+from edge.models.download import OnBytes, Tell, download, patiently
 from edge.models.files import GgufFile, choose_file, list_files, model_files
 from edge.models.hub_errors import is_missing, status_of, translate
 
@@ -34,7 +34,8 @@ def list_repo(repo: str) -> list[GgufFile] | None:
     try:
         try:
             # Unlike the listing of a tree this is not tried six times over 23 s when there is no network.
-            info = api.model_info(repo, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+            timeout_s = constants.HF_HUB_ETAG_TIMEOUT
+            info = patiently(lambda: api.model_info(repo, files_metadata=True, timeout=timeout_s))
             found = [(file.rfilename, file.size) for file in info.siblings or ()]
         except Exception as exc:
             if is_missing(exc) or status_of(exc) != 404:

@@ -322,7 +322,7 @@ def test_no_damage_raises_anything_but_a_model_error(raw, architecture, tmp_path
     content, n_header = raw[architecture]
     path = tmp_path / "x.gguf"
 
-    @settings(max_examples=int(os.environ.get("FUZZ_INTAKE", "150")), deadline=None,
+    @settings(max_examples=int(os.environ.get("FUZZ_INTAKE", "100")), deadline=None,
               suppress_health_check=list(HealthCheck), database=None)  # fmt: skip
     @given(data=st.data())
     def damage(data):
@@ -359,7 +359,7 @@ def test_no_damage_raises_anything_but_a_model_error(raw, architecture, tmp_path
 
 
 @given(content=st.binary(max_size=200))
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 def test_no_content_raises_anything_but_a_model_error(content, tmp_path):
     path = tmp_path / "x.gguf"
     for head in (b"", b"GGUF", b"GGUF\3\0\0\0"):

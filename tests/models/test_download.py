@@ -167,6 +167,12 @@ class TestBroken:
         assert path.read_bytes() == CONTENT
         assert [line for line in lines if f"the server answered {statuses[0]}" in line]
 
+    def test_a_hub_that_is_busy_for_a_moment_is_asked_again(self, hub):
+        hub.faults.passing = [503, 429, 502, 504]  # two of the description, two of the file
+        hub.faults.passing.insert(2, 0)
+        assert pull()[0].read_bytes() == CONTENT
+        assert hub.faults.passing == []
+
     def test_retry_after_is_waited_for(self, hub):
         hub.faults.statuses, hub.faults.retry_after_s = [429], 1
         started = time.monotonic()

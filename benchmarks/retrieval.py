@@ -88,7 +88,7 @@ def print_quality(sets: dict[str, Set], embed_model: Path | None) -> None:
             lambda e, n=n_terms, w=weight: feedback(e, n, w),
         )
     if embed_model is not None:
-        with Embedder(embed_model, EmbedderOptions()) as embedder:
+        with Embedder(embed_model, EmbedderOptions(n_threads=1)) as embedder:
             print_hybrid(sets, Remembering(embedder))
 
 

@@ -9,13 +9,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.cli.progress import tell
+from edge.errors import RequestError
 
 if TYPE_CHECKING:
     from edge.engine.engine import Engine
     from edge.tools.retrieval.index import ToolIndex
     from edge.tools.retrieval.offer import ToolOffer
 
+DEFAULT_TOP_K = 5
 EMBED_HELP = "A GGUF embedding model; search then goes by meaning too."
+
+
+def check_flags(
+    catalog: Path | None, *, execute: bool, top_k: int | None, budget: int | None, embed_model: str | None
+) -> None:
+    """Raises RequestError for a flag that has nothing to work on."""
+    if catalog is None and embed_model is not None:
+        raise RequestError("--embed-model is given without --catalog; add it, or leave --embed-model out")
+    for name, value in (("--top-k", top_k), ("--tool-budget", budget)):
+        if value is not None and catalog is None and not execute:
+            raise RequestError(
+                f"{name} is given without --catalog or --execute; add one, or leave {name} out"
+            )
 
 
 @contextmanager
@@ -47,15 +62,16 @@ def open_offer(
     if catalog is None:
         yield None
         return
+    with open_catalog(catalog, embed_model) as index:
+        yield make_offer(index, engine, k=k, budget=budget)
+
+
+def make_offer(index: ToolIndex, engine: Engine, *, k: int, budget: int | None) -> ToolOffer:
+    """What offers an index's tools, counted in the engine's tokens. budget: by default a quarter of the context."""
     from edge.tools.retrieval.offer import BUDGET_SHARE, ToolOffer
 
-    with open_catalog(catalog, embed_model) as index:
-        yield ToolOffer(
-            index,
-            lambda text: len(engine.tokenize(text)),
-            budget or max(1, engine.context.plan.n_ctx // BUDGET_SHARE),
-            k,
-        )
+    n_tokens = budget or max(1, engine.context.plan.n_ctx // BUDGET_SHARE)
+    return ToolOffer(index, lambda text: len(engine.tokenize(text)), n_tokens, k)
 
 
 def cache_dir() -> Path:

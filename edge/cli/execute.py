@@ -19,7 +19,7 @@ from edge.types import Message, Reply, Tool, ToolCall
 if TYPE_CHECKING:
     from edge.cli.render import PlainRenderer, TerminalRenderer
     from edge.engine.engine import Engine
-    from edge.tools.agent import AgentDone, AgentEvent, AgentOptions, Answer, ToolFinished
+    from edge.tools.agent import AgentDone, AgentEvent, AgentOptions, Answer, ChatEngine, ToolFinished
     from edge.tools.executable import ExecutableTool
     from edge.tools.policy import Policy
     from edge.tools.toolbox import Toolbox
@@ -40,6 +40,8 @@ class ExecuteOptions:
     yes: bool = False
     max_steps: int | None = None
     transcript: Path | None = None
+    top_k: int | None = None
+    tool_budget: int | None = None
 
     def given(self) -> list[str]:
         """The flags that are given."""
@@ -90,7 +92,7 @@ def run_executing(
 class Agent:
     """What runs conversations with tools: `run` answers the last message of a conversation."""
 
-    engine: Engine
+    engine: ChatEngine
     toolbox: Toolbox
     policy: Policy
     options: AgentOptions
@@ -145,7 +147,23 @@ def open_agent(
             agent_options = AgentOptions(
                 approve=ask_at_terminal if may_ask else None, max_steps=options.max_steps or DEFAULT_MAX_STEPS
             )
-            yield Agent(engine, _chosen(found, tools), policy, agent_options, options.transcript)
+            toolbox = _chosen(found, tools)
+            yield Agent(
+                _offering(engine, toolbox, options), toolbox, policy, agent_options, options.transcript
+            )
+
+
+def _offering(engine: Engine, toolbox: Toolbox, options: ExecuteOptions) -> ChatEngine:
+    """The engine; with --top-k one that offers each conversation the tools that fit it."""
+    if options.top_k is None:
+        return engine
+    from edge.cli.catalog import make_offer
+    from edge.tools.retrieval.catalogue import CatalogueTool
+    from edge.tools.retrieval.index import ToolIndex
+    from edge.tools.retrieval.offer import OfferingEngine
+
+    index = ToolIndex.in_memory([CatalogueTool(tool.name, tool.tool, tool.source) for tool in toolbox])
+    return OfferingEngine(engine, make_offer(index, engine, k=options.top_k, budget=options.tool_budget))
 
 
 @contextmanager

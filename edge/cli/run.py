@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from edge.cli.catalog import EMBED_HELP, open_offer
+from edge.cli.catalog import DEFAULT_TOP_K, EMBED_HELP, open_offer
+from edge.cli.catalog import check_flags as check_catalog_flags
 from edge.cli.execute import ExecuteOptions, check_flags, run_executing
 from edge.cli.models import REF_HELP
 from edge.cli.open_world import PROFILE_HELP, answer, check_open_world
@@ -40,9 +41,15 @@ def run_command(
         ),
     ] = None,
     top_k: Annotated[
-        int,
-        typer.Option("--top-k", metavar="K", min=1, max=100, help="Tools of the catalogue for a message."),
-    ] = 5,
+        int | None,
+        typer.Option(
+            "--top-k",
+            metavar="K",
+            min=1,
+            max=100,
+            help="Offer the K tools that fit. Of a catalogue 5, else all.",
+        ),
+    ] = None,
     tool_budget: Annotated[
         int | None,
         typer.Option(
@@ -156,9 +163,10 @@ def run_command(
     )
     flags = ExecuteOptions(
         workspace=workspace, config=tool_config, builtin=builtin, mcp=mcp, policy=policy, yes=yes,
-        max_steps=max_steps, transcript=transcript,
+        max_steps=max_steps, transcript=transcript, top_k=top_k, tool_budget=tool_budget,
     )  # fmt: skip
     check_flags(flags, execute=execute, catalog=catalog, open_world=open_world)
+    check_catalog_flags(catalog, execute=execute, top_k=top_k, budget=tool_budget, embed_model=embed_model)
     check_open_world(catalog, open_world=open_world, simulate=simulate, profile=open_world_profile)
     interactive = prompt is None and sys.stdin.isatty() and not json and not open_world
     text = None if interactive else check_prompt(_read_prompt(prompt))
@@ -166,7 +174,12 @@ def run_command(
     engine, planned = open_planned(
         model, pins, profile_file=device_profile, state_cache=state_cache_options(state_cache)
     )
-    with engine, open_offer(catalog, engine, k=top_k, budget=tool_budget, embed_model=embed_model) as offer:
+    with (
+        engine,
+        open_offer(
+            catalog, engine, k=top_k or DEFAULT_TOP_K, budget=tool_budget, embed_model=embed_model
+        ) as offer,
+    ):
         if execute:
             warn(engine.model.path, engine.warnings)
             run_executing(engine, settings, flags, text, planned.plan if json else None)

@@ -28,7 +28,7 @@ HELP = '''\
   /tools            list the tools          /tools FILE   take the tools of a JSON file
   /clear            forget the conversation /help         this text
   /bye              leave (Ctrl-D too)      """           begins and ends a text of several lines
-  After a call you are asked for its result; an empty line leaves the call unanswered.
+  After a call you are asked for its result; an empty line leaves the call unanswered. With --execute it is run.
   Ctrl-C stops the answer, or clears the line.'''
 
 

@@ -18,10 +18,10 @@ from contextlib import asynccontextmanager
 from typing import Any, TextIO, TypeVar
 
 from edge.errors import ToolsError, UnsupportedSchema
-from edge.grammar import compile_tool
+from edge.grammar import compile_tool, parse_tools
 from edge.tools.executable import Arguments, CallContext, Effect, ExecutableTool, ToolFailure, ToolResult
 from edge.tools.mcp_config import McpServer
-from edge.tools.text import without_escapes
+from edge.tools.text import for_model, without_escapes
 from edge.tools.toolbox import Toolbox
 from edge.types import Tool
 
@@ -79,8 +79,12 @@ class McpServers:
     def _executables(self, server: str, names: Mapping[str, str]) -> Iterable[ExecutableTool]:
         connection = self._connections[server]
         for listed in self._listed[server]:
-            tool = Tool(names[listed.name], listed.input_schema, listed.description or "")
+            # A description stands in the system block: it must not be able to end it.
+            tool = Tool(
+                names[listed.name], _harmless(listed.input_schema), for_model(listed.description or "")
+            )
             try:
+                parse_tools([tool.to_openai()])
                 compile_tool(tool)
             except (UnsupportedSchema, ToolsError) as exc:
                 note = f"MCP server {server}: {exc}; the tool is left out"
@@ -367,6 +371,20 @@ def _names(listed: Mapping[str, list[Any]], taken: set[str]) -> dict[str, dict[s
             for tool in tools
         }
         for server, tools in listed.items()
+    }
+
+
+def _harmless(schema: Any) -> Any:  # noqa: ANN401 - JSON
+    """The schema with the chat markup in its descriptions broken up."""
+    if isinstance(schema, list):
+        return [_harmless(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: for_model(value)
+        if key in ("description", "title", "$comment") and isinstance(value, str)
+        else _harmless(value)
+        for key, value in schema.items()
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 
 from edge.errors import ToolsError
-from edge.grammar import compile_tool
+from edge.grammar import compile_tool, parse_tools
 from edge.tools.executable import ExecutableTool
 from edge.types import Tool
 
@@ -25,6 +25,7 @@ class Toolbox:
 
     def add(self, tool: ExecutableTool) -> None:
         """Adds a tool. Raises ToolsError for a name that is taken, UnsupportedSchema for a schema."""
+        parse_tools([tool.tool.to_openai()])  # a name that a model may be shown
         compile_tool(tool.tool)
         with self._lock:
             if tool.name in self._tools:
@@ -35,9 +36,13 @@ class Toolbox:
             self._tools[tool.name] = tool
 
     def replace_source(self, source: str, tools: Iterable[ExecutableTool]) -> None:
-        """Takes out all tools of a source and adds these; the ones that stay keep their place."""
-        new = {tool.name: tool for tool in tools}
+        """Takes out all tools of a source and adds these; the ones that stay keep their place.
+
+        A name that another source has is not taken over.
+        """
         with self._lock:
+            others = {name for name, tool in self._tools.items() if tool.source != source}
+            new = {tool.name: tool for tool in tools if tool.name not in others}
             kept = {n: new.get(n, t) for n, t in self._tools.items() if t.source != source or n in new}
             self._tools = kept | {name: tool for name, tool in new.items() if name not in kept}
 

@@ -38,6 +38,11 @@ class Session:
         return execute(self.toolbox.get(name), arguments, context)
 
     @property
+    def failures(self):
+        """Notes about servers, without those about single tools."""
+        return [note for note in self.toolbox.notes if "left out" not in note]
+
+    @property
     def names(self):
         return [tool.name for tool in self.toolbox]
 
@@ -119,6 +124,18 @@ def test_what_a_server_says_about_itself_is_not_believed(session):
     assert session.toolbox.get("claims_to_read").effects == {"execute"}
 
 
+def test_a_description_cannot_end_the_system_block(session):
+    shown = json.dumps(session.toolbox.get("poison").tool.to_openai())
+    assert "Good." in shown
+    assert not any(mark in shown for mark in ("<|", "</tools>", "\\u001b"))
+
+
+def test_a_tool_whose_name_is_none_is_left_out_with_a_note(session):
+    assert not any("bad" in name for name in session.names)
+    assert any("U+001B" in note and "left out" in note for note in session.toolbox.notes)
+    assert all(note.isprintable() for note in session.toolbox.notes)
+
+
 def test_a_list_that_changes_changes_the_toolbox(session):
     assert "grown" not in session.names
     session.call("grow")
@@ -147,7 +164,7 @@ def test_a_server_that_does_not_start_is_a_note_and_the_others_work():
     builtin = make_tool("echo", lambda arguments, context: "mine")
     session = Session(servers, builtin)
     try:
-        assert len(session.toolbox.notes) == 3
+        assert len(session.failures) == 3
         assert any("missing cannot be used" in note for note in session.toolbox.notes)
         assert any("silent did not answer within 0.5 s" in note for note in session.toolbox.notes)
         assert session.call("echo").text == "mine"  # a tool that is there keeps its name
@@ -199,7 +216,7 @@ def test_a_server_over_http_works_and_may_come_back():
         wait_for(lambda: _accepts(port), 20)
         session = Session({"web": McpServer(url=f"http://127.0.0.1:{port}/mcp")})
         try:
-            assert session.toolbox.notes == []
+            assert session.failures == []
             assert session.call("echo", text="over http").text == "over http"
             process.kill()
             process.wait()

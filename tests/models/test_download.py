@@ -10,6 +10,7 @@ import pytest
 from huggingface_hub import constants, hf_hub_download, scan_cache_dir, try_to_load_from_cache
 
 from edge.errors import CatalogueError, HubUnreachable
+from edge.models.hub_cache import CachePlace
 from edge.models.store import resolve
 from tests.models.conftest import CONTENT, PATH, REPO, SIZE
 from tests.models.fake_hub import COMMIT
@@ -230,6 +231,7 @@ class TestWrong:
         partial(cache).parent.mkdir(parents=True)
         partial(cache).write_bytes(b"\0" * length)
         assert pull()[0].read_bytes() == CONTENT
+        assert hub.content_requests() == ([None] if length >= SIZE else [f"bytes={length}-", None])
 
     def test_a_file_shorter_than_announced(self, hub, cache):
         hub.faults.announced_extra = 1000
@@ -250,6 +252,29 @@ class TestWrong:
         before = set(tmp_path.rglob("*"))
         refusal()
         assert set(tmp_path.rglob("*")) == before
+
+    @pytest.mark.parametrize(
+        ("commit", "path", "etag"),
+        [
+            ("c", "../x.gguf", "e"),
+            ("c", "a/../../x.gguf", "e"),
+            ("c", "/x.gguf", "e"),
+            ("c", "a//x.gguf", "e"),
+            ("c", "./x.gguf", "e"),
+            ("c", "a\\x.gguf", "e"),
+            ("c", "x\0.gguf", "e"),
+            ("..", "x.gguf", "e"),
+            ("c/d", "x.gguf", "e"),
+            ("c", "x.gguf", ".."),
+            ("c", "x.gguf", "../e"),
+            ("c", "x.gguf", ""),
+            ("c", "x.gguf", "e" * 200),
+        ],
+    )
+    def test_a_server_s_names_do_not_leave_the_cache(self, tmp_path, commit, path, etag):
+        CachePlace(tmp_path, "c", "a/x y.gguf", "e-1.2")
+        with pytest.raises(CatalogueError, match="the hub"):
+            CachePlace(tmp_path, commit, path, etag)
 
 
 class TestRefused:

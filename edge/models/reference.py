@@ -12,7 +12,9 @@ from edge.models.catalogue import ModelEntry, catalogue
 from edge.models.folders import models_dir
 
 _REPO = re.compile(
-    r"(?:hf\.co/|huggingface\.co/)?([\w.-]{1,96}/[\w.-]{1,96}?)(?::([\w.-]+|[^:\n\0]+\.gguf))?", re.IGNORECASE
+    r"(?:(?:https://)?(?:hf|huggingface)\.co/)?([\w.-]{1,96}/[\w.-]{1,96}?)"
+    r"(?::([\w.-]+|[^:\n\0]+\.gguf))?",
+    re.IGNORECASE,
 )
 _NAME = re.compile(r"\w[\w.-]{0,99}")
 

@@ -39,6 +39,7 @@ def test_the_catalogue_has_the_models_that_this_program_is_for():
         ("user/repo:sub/a.gguf", (None, None, "user/repo", "sub/a.gguf")),
         ("user/repo:a b.GGUF", (None, None, "user/repo", "a b.GGUF")),
         ("hf.co/user/repo:Q8_0", (None, None, "user/repo", "Q8_0")),
+        ("https://huggingface.co/user/repo", (None, None, "user/repo", None)),
         ("Smol-Tools-4B", ("smol-tools-4b", None, None, None)),
         ("model.gguf", (None, Path("model.gguf"), None, None)),
         ("folder/model.GGUF", (None, Path("folder/model.GGUF"), None, None)),

@@ -150,7 +150,12 @@ class Scheduler:
             with self._changed:
                 self._waiting.remove(job)
             self._not_on_disk.discard(job)
-            self._start(job, self._slots.place(reuse, self._busy()))
+            try:
+                self._start(job, self._slots.place(reuse, self._busy()))
+            except Exception as exc:
+                logger.exception("an answer could not be begun")
+                self._totals.failed += 1
+                job.running.put(EngineError(f"the answer failed: {type(exc).__name__}: {exc}"))
 
     def _reuse(self, job: Job) -> Reuse | None:
         """What a job need not compute; None when waiting for another one's prefill is better."""

@@ -234,6 +234,18 @@ def test_a_step_that_fails_is_told_to_all_and_the_engine_goes_on(engine, monkeyp
     idle(engine)
 
 
+def test_an_answer_that_cannot_be_begun_is_told_so(engine, monkeypatch):
+    def fail(reuse, busy):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._scheduler._slots, "place", fail)
+        with pytest.raises(EngineError, match="MemoryError"):
+            engine.chat(say("now"))
+    assert engine.chat(say("now")).usage.completion_tokens > 0
+    idle(engine)
+
+
 def test_many_answers_with_some_given_up_leave_nothing_behind(engine):
     rng = random.Random(1)
 

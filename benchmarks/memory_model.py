@@ -40,14 +40,17 @@ class Combination:
     state_cache_mib: int = 64
 
 
-# (architecture, quantization, tied); one file at a time is on the disk.
+# (architecture, quantization, tied, layers if not all); one file at a time is on the disk.
 MODELS = {
-    "qwen35 Q4_K_M": ("qwen35", "Q4_K_M", True),
-    "qwen35 Q4_K_M untied": ("qwen35", "Q4_K_M", False),
-    "qwen35 Q8_0": ("qwen35", "Q8_0", True),
-    "qwen35 Q8_0 untied": ("qwen35", "Q8_0", False),
-    "qwen3 Q4_K_M": ("qwen3", "Q4_K_M", True),
-    "qwen3 Q8_0": ("qwen3", "Q8_0", True),
+    "qwen35 Q4_K_M": ("qwen35", "Q4_K_M", True, None),
+    "qwen35 Q4_K_M untied": ("qwen35", "Q4_K_M", False, None),
+    "qwen35 Q8_0": ("qwen35", "Q8_0", True, None),
+    "qwen35 Q8_0 untied": ("qwen35", "Q8_0", False, None),
+    "qwen3 Q4_K_M": ("qwen3", "Q4_K_M", True, None),
+    "qwen3 Q8_0": ("qwen3", "Q8_0", True, None),
+    "qwen3 18 layers Q4_K_M": ("qwen3", "Q4_K_M", True, 18),
+    "qwen35 16 layers Q8_0": ("qwen35", "Q8_0", True, 16),
+    "qwen35 16 layers Q4_K_M": ("qwen35", "Q4_K_M", True, 16),
 }
 COMBINATIONS = [
     Combination("demo Q4_1", 4096),
@@ -71,6 +74,14 @@ COMBINATIONS = [
     Combination("qwen3 Q4_K_M", 4096, use_extra_bufts=True),
     Combination("qwen3 Q8_0", 4096, "q8_0", 128, 4),
     Combination("qwen3 Q8_0", 16384),
+    Combination("qwen3 18 layers Q4_K_M", 4096),
+    Combination("qwen3 18 layers Q4_K_M", 4096, "q8_0", 512, 4),
+    Combination("qwen3 18 layers Q4_K_M", 16384, "q8_0", 256),
+    Combination("qwen3 18 layers Q4_K_M", 4096, use_extra_bufts=True),
+    Combination("qwen35 16 layers Q8_0", 16384, "f16", 256, 2),
+    Combination("qwen35 16 layers Q8_0", 32768, "q8_0"),
+    Combination("qwen35 16 layers Q4_K_M", 4096, "f16", 128, 4, state_cache_mib=128),
+    Combination("qwen35 16 layers Q4_K_M", 4096, use_extra_bufts=True, use_mmap=False),
 ]
 TINY = {
     "qwen35 Q8_0": TinyShape(architecture="qwen35", n_ctx=65536, head_dim=32),
@@ -123,9 +134,14 @@ def model_path(folder: Path, name: str, *, quick: bool) -> Path:
     if not path.exists():
         if quick:
             return write_gguf(path, TINY[name])
-        architecture, quantization, tied = MODELS[name]
+        architecture, quantization, tied, n_layer = MODELS[name]
         write_random_4b(
-            path, vocabulary_of=demo, architecture=architecture, quantization=quantization, tied=tied
+            path,
+            vocabulary_of=demo,
+            architecture=architecture,
+            quantization=quantization,
+            tied=tied,
+            n_layer=n_layer,
         )
     return path
 

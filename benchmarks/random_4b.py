@@ -56,12 +56,14 @@ def write_random_4b(
     architecture: str = "qwen35",
     quantization: str = "Q4_K",
     tied: bool = True,
+    n_layer: int | None = None,
 ) -> Path:
     """Writes the model with the vocabulary of another file; 2.4 GB as Q4_K, a minute.
 
+    n_layer: less than the real number of layers makes a smaller model of the same widths.
     quantization: Q8_0 and BF16 are one type throughout, Q4_K too; Q4_K_M mixes in Q6_K as llama.cpp's quantizer does.
     """
-    shape = SHAPES[architecture]
+    shape = SHAPES[architecture] if n_layer is None else replace(SHAPES[architecture], n_layer=n_layer)
     writer = gguf.GGUFWriter(path, architecture)
     keys = {k: v for k, v in metadata_of_shape(shape).items() if "tokenizer" not in k}
     keys |= vocabulary(vocabulary_of, shape.n_vocab) | {"general.file_type": FILE_TYPES[quantization]}

@@ -10,7 +10,7 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
 from edge.cli.model_facts import FILE_TYPES, GGML_TYPES, header_shape, header_weights
 from edge.engine.gguf_header import read_gguf_header
 from profiles.errors import UnknownShape
-from profiles.recipes import estimate_weights
+from profiles.recipes import estimate_weights, layer_gets_more_bits
 from profiles.shape import TYPE_SIZES
 from tests.tiny_gguf import TinyShape, write_gguf
 
@@ -73,3 +73,8 @@ def test_the_names_of_file_types_are_gguf_s():
         return LlamaFileType(number).name.removeprefix("MOSTLY_").removeprefix("ALL_")
 
     assert {number: name(number) for number in FILE_TYPES} == FILE_TYPES
+
+
+def test_a_q4_k_m_file_keeps_more_bits_where_llama_cpp_s_quantizer_does():
+    more = [layer for layer in range(32) if layer_gets_more_bits(layer, 32)]
+    assert more == [0, 1, 2, 3, 6, 9, 12, 15, 18, 21, 24, 27, 28, 29, 30, 31]

@@ -108,7 +108,7 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def edge_error(request: Request, exc: Exception) -> Response:
         assert isinstance(exc, EdgeError)
         fault = fault_of(exc)
-        if fault.status >= 500:
+        if fault.status == 500:  # the others are no defects
             log_failure(exc, record_of(request.scope).request_id)
         return answer(fault)
 

@@ -10,6 +10,8 @@ import os
 from importlib import metadata
 from pathlib import Path
 
+_MOST_FILES = 300  # of one kind
+
 
 def memory_of(path: Path, kind: str, suffix: str = "") -> Path:
     """Where something of this kind about the file at `path` is kept. Raises OSError if there is no such file."""
@@ -36,5 +38,14 @@ def remember(place: Path, text: str = "") -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(text, encoding="utf-8")
         part.replace(place)
+        _forget_oldest(place.parent)
     except OSError:
         pass
+
+
+def _forget_oldest(folder: Path) -> None:
+    """Keeps the folder small: files that are gone are never asked for again."""
+    files = [path for path in folder.iterdir() if path.is_file()]
+    if len(files) > _MOST_FILES:
+        for path in sorted(files, key=lambda path: path.stat().st_mtime_ns)[: len(files) // 2]:
+            path.unlink(missing_ok=True)

@@ -285,6 +285,17 @@ class TestMemory:
         assert examine(path) == examine(path)
         assert len(reads) == 2
 
+    def test_what_is_remembered_does_not_grow_for_ever(self, tmp_path, reads):
+        folder = tmp_path / "cache" / "intake"
+        folder.mkdir(parents=True)
+        for i in range(400):
+            (folder / f"{i}.json").touch()
+        path = written(tmp_path)
+        examine(path)
+        assert len(list(folder.iterdir())) < 300
+        examine(path)
+        assert reads == [path]
+
     def test_a_refusal_is_not_remembered(self, tmp_path):
         path = written(tmp_path, drop=("tokenizer.ggml.eos_token_id",))
         refusal(path)

@@ -24,11 +24,12 @@ def choose(
     models: Sequence[ModelFacts],
     pins: Pins,
     *,
+    others: Sequence[ModelFacts] = (),
     why_profile: str = "",
 ) -> Plan:
     """The first candidate in the profile's order of preference that fits.
 
-    models: those that may be chosen from, best first; one if the user has named it.
+    models: those that may be chosen from, best first; one if the user has named it. others: what to name if none fits.
     Raises NothingFits with what is missing, PinError for a pin that no model has.
     """
     check_pins(models, pins)
@@ -43,7 +44,8 @@ def choose(
     if available.value is None:
         chosen = min(ordered, key=lambda candidate: candidate.total_bytes)
     if chosen is None:
-        raise _nothing_fits(ordered, budget, device, profile)
+        fitting = _what_fits(device, profile, models, others, pins)
+        raise _nothing_fits(ordered, budget, device, profile, fitting)
     n_threads, why_threads = _threads(device, profile, pins)
     steps = (
         Step("device profile", profile.name, why_profile or "as given"),
@@ -333,19 +335,42 @@ def _warnings(device: Device, chosen: Candidate, models: Sequence[ModelFacts]) -
         yield "memory of offloaded layers is arithmetic and was never measured"
 
 
+def _what_fits(
+    device: Device,
+    profile: DeviceProfile,
+    models: Sequence[ModelFacts],
+    others: Sequence[ModelFacts],
+    pins: Pins,
+) -> str:
+    """What could be had instead: the same without what was fixed, or another model; empty if nothing can."""
+    for offered, how in ((models, "without what was fixed, "), (others, "")):
+        if offered and (offered is others or pins != Pins()):
+            try:
+                fits = choose(device, profile, offered, Pins()).chosen
+            except NothingFits:
+                continue
+            return f"{how}{_described(fits)} would fit"
+    return ""
+
+
+def _described(candidate: Candidate) -> str:
+    o = candidate.options
+    kind = f"{candidate.model} {candidate.quantization}"
+    return f"{kind} with n_ctx={o.n_ctx}, {o.kv_type_k} KV and n_ubatch={o.n_ubatch}"
+
+
 def _nothing_fits(
-    ordered: Sequence[Candidate], budget: int, device: Device, profile: DeviceProfile
+    ordered: Sequence[Candidate], budget: int, device: Device, profile: DeviceProfile, fitting: str
 ) -> NothingFits:
     least = min(ordered, key=lambda c: c.total_bytes)
     missing = least.total_bytes - budget
-    o = least.options
-    smallest = (
-        f"{least.model} {least.quantization} with n_ctx={o.n_ctx}, {o.kv_type_k} KV and n_ubatch={o.n_ubatch}"
-    )
+    smallest = _described(least)
     advice = "; ".join(profile.memory.free_advice)
     return NothingFits(
         f"no model fits: the smallest, {smallest}, needs {mib(least.total_bytes)}, {mib(budget)} may be used "
-        f"({_why_budget(device, profile)}); free {mib(missing)}" + (f": {advice}" if advice else ""),
+        f"({_why_budget(device, profile)}); free {mib(missing)}"
+        + (f": {advice}" if advice else "")
+        + (f"; {fitting}" if fitting else ""),
         needed_bytes=least.total_bytes,
         budget_bytes=budget,
         candidates=tuple(ordered),

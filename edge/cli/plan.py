@@ -98,7 +98,8 @@ def make_plan(ref: str, pins: Pins, *, profile_file: Path | None = None) -> Plan
         found = find_models(ref, pins, profile, fetch=True)
         from profiles.choice import choose
 
-        plan = choose(device, profile, found.models, found.pins, why_profile=why)
+        others = known_models(profile)
+        plan = choose(device, profile, found.models, found.pins, others=others, why_profile=why)
     return Planned(found.loadable(plan), plan)
 
 
@@ -173,17 +174,23 @@ class FoundModels:
         return str(self.path) if self.path else f"{plan.chosen.model}:{plan.chosen.quantization}"
 
 
+def known_models(profile: DeviceProfile) -> Sequence[ModelFacts]:
+    """The catalogue's models that the profile names, without looking into files."""
+    from edge.models.catalogue import catalogue
+
+    known = [catalogue()[name] for name in profile.run.models if name in catalogue()]
+    return [catalogue_facts(entry, measure=False) for entry in known]
+
+
 def find_models(ref: str, pins: Pins, profile: DeviceProfile, *, fetch: bool) -> FoundModels:
     """What is known of the models that `ref` means.
 
     fetch: get a file of which nothing is known; otherwise that is a CatalogueError.
     """
-    from edge.models.catalogue import catalogue
     from edge.models.reference import parse_reference
 
     if ref == ANY_MODEL:
-        known = [catalogue()[name] for name in profile.run.models if name in catalogue()]
-        return FoundModels([catalogue_facts(entry, measure=False) for entry in known], pins)
+        return FoundModels(known_models(profile), pins)
     reference = parse_reference(ref)
     pins = replace(pins, quantization=reference.quantization or pins.quantization)
     if reference.entry is not None:

@@ -15,6 +15,7 @@ from edge.cli.plan import (
     PlanError,
     detect,
     find_models,
+    known_models,
     profile_of,
     translated_errors,
 )
@@ -63,7 +64,8 @@ def profile_command(
         from profiles.choice import choose
 
         try:
-            plan = choose(device, profile, found.models, found.pins, why_profile=why)
+            others = known_models(profile)
+            plan = choose(device, profile, found.models, found.pins, others=others, why_profile=why)
             refusal, candidates = None, plan.candidates
         except NothingFits as exc:
             plan, refusal, candidates = None, str(exc), exc.candidates

@@ -89,6 +89,20 @@ def test_where_nothing_fits_it_says_how_much_is_missing_and_what_to_do(plan_on, 
     assert "Q4_K_M with n_ctx=4096, q8_0 KV and n_ubatch=64" in text
 
 
+def test_what_would_fit_instead_is_named(plan_on, recorded, family, qwen3_4b):
+    with pytest.raises(
+        NothingFits, match=r"; without what was fixed, smol-tools-4b-16k Q4_K_M .* would fit$"
+    ):
+        plan_on("orin-nano-8gb", Pins(n_parallel=60))
+    device = detect_device(recorded("pi4-4gb"), gpu_backend=NO_GPU)
+    small = replace(qwen3_4b, n_layer=4, name="small")
+    others = [ModelFacts("small", small, (estimate_weights(small, "Q4_K_M"),))]
+    with pytest.raises(
+        NothingFits, match=r"; small Q4_K_M with n_ctx=4096, f16 KV and n_ubatch=128 would fit$"
+    ):
+        choose(device, profile_for(device)[0], family, FREE, others=others)
+
+
 def test_what_does_not_fit_is_told_for_each_step(plan_on, qwen3_4b):
     plan = plan_on("pi5-8gb", models=[ModelFacts("qwen3", qwen3_4b, (estimate_weights(qwen3_4b, "Q8_0"),))])
     why = {step.what: step.why for step in plan.steps}

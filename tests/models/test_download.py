@@ -73,7 +73,7 @@ class TestWhole:
     def test_a_new_version_is_fetched_when_asked_for(self, hub):
         old, _ = pull()
         hub.repos[REPO][PATH] = CONTENT[::-1]
-        hub.commit = "b" * 40
+        hub.commit = "f" * 40
         assert pull()[0] == old
         new, _ = pull(refresh=True)
         assert new.read_bytes() == CONTENT[::-1]

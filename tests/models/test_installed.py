@@ -62,7 +62,7 @@ class TestRemove:
     def test_older_versions_go_too(self, hub, cache):
         old = pull(REPO)
         hub.repos[REPO][PATH] = CONTENT[::-1]
-        hub.commit = "b" * 40
+        hub.commit = "f" * 40
         new = resolve(REPO, lambda line: None, refresh=True).path
         assert old != new
         assert remove(REPO).freed_bytes == 2 * SIZE

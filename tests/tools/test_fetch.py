@@ -6,6 +6,7 @@ import gzip
 import ipaddress
 import threading
 import time
+import tracemalloc
 import zlib
 
 import pytest
@@ -133,7 +134,11 @@ def test_a_packed_bomb_is_cut(web, encoding):
     bomb = (gzip.compress if encoding == "gzip" else zlib.compress)(b"\0" * 30_000_000)
     assert len(bomb) < 100_000
     port = web(lambda handler: reply(handler, bomb, content_encoding=encoding))
+    tracemalloc.start()
     response = get(f"http://127.0.0.1:{port}/", allow_private=["127.0.0.1"], max_bytes=100_000)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 5_000_000  # it is not unpacked whole and cut afterwards
     assert len(response.body) == 100_000
     assert response.cut
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import operator
 
 import pytest
@@ -11,8 +12,14 @@ from tests.server.fake_engine import calling, saying
 
 pytestmark = [
     pytest.mark.oracle,
-    pytest.mark.filterwarnings("default"),  # they keep connections open
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # they keep connections open
 ]
+
+
+@pytest.fixture(autouse=True)
+def connections_that_were_left_open():
+    yield
+    gc.collect()
 
 
 def test_langchain_calls_a_tool_and_streams(serve):

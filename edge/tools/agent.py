@@ -183,9 +183,8 @@ class _Run:
         """The stream of the next answer; results that do not fit the context are cut further first."""
         while True:
             tools = self.toolbox.tools
-            choice = tool_choice if tools else "none"
             request = replace(
-                self.options.request, messages=list(self.messages), tools=tools, tool_choice=choice
+                self.options.request, messages=list(self.messages), tools=tools, tool_choice=tool_choice
             )
             try:
                 return self.engine.stream(request)

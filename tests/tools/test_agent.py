@@ -288,3 +288,9 @@ def test_a_stream_without_a_reply_is_an_error():
 
     with pytest.raises(EngineError):
         go(Silent(), echo)
+
+
+def test_a_required_call_without_tools_is_the_engines_to_refuse():
+    engine = ScriptedEngine("fine")
+    go(engine, request=ChatRequest(messages=(), tool_choice="required"))
+    assert engine.requests[0].tool_choice == "required"

@@ -117,10 +117,10 @@ def trade_off(dots: Sequence[tuple[float, Dot]], unit: str) -> str:
         parts.append(f'<text x="2" y="{y - 3}" class="tick">{tick:.2f}</text>')
     for tick in _round_ticks(most):
         x = _x(tick / most)
-        parts.append(f'<text x="{x}%" y="{height + 24}" class="tick" text-anchor="middle">{tick:g}</text>')
+        parts.append(f'<text x="{x}%" y="{height + 28}" class="tick" text-anchor="middle">{tick:g}</text>')
     parts += [_upright(across / most, dot, low, height) for across, dot in dots]
-    parts.append(f'<text x="98%" y="{height + 40}" class="tick" text-anchor="end">{escape(unit)}</text>')
-    return _svg("".join(parts), height + 46, f"F1 against {unit}")
+    parts.append(f'<text x="98%" y="{height + 44}" class="tick" text-anchor="end">{escape(unit)}</text>')
+    return _svg("".join(parts), height + 50, f"F1 against {unit}")
 
 
 def _upright(share: float, dot: Dot, low: float, height: int) -> str:

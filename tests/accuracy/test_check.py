@@ -333,6 +333,10 @@ def test_a_work_folder_that_cannot_be_written_is_said(tiny_options, few_cases, t
         check(dataclasses.replace(tiny_options, work=file), few_cases)
 
 
+def test_nothing_of_the_case_before_is_used_again(few_cases):
+    assert not ANSWERING.request(few_cases.cases[0]).cache_prompt
+
+
 def test_stages_can_be_sent_elsewhere(tiny_options, few_cases):
     import pickle
 

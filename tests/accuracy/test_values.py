@@ -11,6 +11,7 @@ from edge.accuracy.values import Fields, arguments_match, example_arguments, sam
         ("Rome", "rome", True),
         (" Rome ", "Rome", True),
         ("STRASSE", "straße", True),
+        ("straße", "STRASSE", True),
         ("Rome", "Roma", False),
         ("5", 5, False),
         (5, "5", False),

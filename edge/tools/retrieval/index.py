@@ -67,7 +67,7 @@ class ToolIndex:
         self._embedder = embedder
         self._lexical: LexicalIndex | None = None
         self._dense: DenseIndex | None = None
-        self._ids: list[str] | None = None
+        self._ids: list[str] = []
 
     @classmethod
     def in_memory(
@@ -87,8 +87,9 @@ class ToolIndex:
 
         source: names the bytes that the tools came from, see `is_current`.
         """
-        vocabulary = self._storage.vocabulary()
-        known = self._storage.known_terms()
+        with self._storage.snapshot():
+            vocabulary = self._storage.vocabulary()
+            known = self._storage.known_terms()
         stored, documents, n_indexed = [], [], 0
         for entry in entries:
             digest = entry.digest()
@@ -104,26 +105,27 @@ class ToolIndex:
                 entries, [tool.digest for tool in stored], self._embedder, self._storage
             )
         self._storage.replace(stored, built, source=source)
-        self._lexical, self._ids = built, None
+        self._lexical, self._ids = built, [entry.id for entry in entries]
         return IndexReport(len(entries), n_indexed, self._storage.n_removed)
 
     def is_current(self, source: str) -> bool:
         """Whether the index was made of these bytes, by this program's rules and with this embedding model."""
-        if self._storage.source() != source:
-            return False
-        self._lexical = self._storage.lexical()
-        if self._embedder is not None:
-            self._dense = DenseIndex.stored(self._embedder, self._storage)
-            return self._dense is not None
-        return self._lexical is not None
+        with self._storage.snapshot():
+            if self._storage.source() != source:
+                return False
+            self._storage.pin()
+            self._ids = self._storage.ids()
+            self._lexical = self._storage.lexical()
+            if self._embedder is not None:
+                self._dense = DenseIndex.stored(self._embedder, self._storage)
+                return self._dense is not None
+            return self._lexical is not None
 
     def __len__(self) -> int:
-        return self._storage.n_tools()
+        return len(self._ids)
 
     def ids(self) -> list[str]:
         """The ids of all tools, in the catalogue's order."""
-        if self._ids is None:
-            self._ids = self._storage.ids()
         return self._ids
 
     def entries(self, ids: Sequence[str]) -> list[CatalogueTool]:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,21 @@ class Storage:
     def __init__(self, path: Path | None, *, rules: str = "") -> None:
         self._identity = f"{SCHEMA_VERSION} {rules}"
         self.n_removed = 0
+        self._pinned: list[bytes] = []
         self._connection = _opened(path, self._identity)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """One state of the file for all that is read inside; another process may replace it at any time."""
+        self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._connection.rollback()
+
+    def pin(self) -> None:
+        """Notes which tools there are, so that `entries` gives these and no others."""
+        self._pinned = self.digests()
 
     def source(self) -> str:
         """What `replace` was told the tools came from; empty before."""
@@ -79,7 +93,12 @@ class Storage:
         """The tools at these places."""
         found = []
         for position in positions:
-            row = self._connection.execute("SELECT row FROM tool WHERE position = ?", (position,)).fetchone()
+            where = (position, self._pinned[position])
+            row = self._connection.execute(
+                "SELECT row FROM tool WHERE position = ? AND digest = ?", where
+            ).fetchone()
+            if row is None:
+                raise RetrievalError("the index was replaced by another process while in use; open it again")
             found.append(tool_of_row(json.loads(row[0]), f"tool {position} of the index"))
         return found
 
@@ -105,6 +124,7 @@ class Storage:
     def replace(self, tools: Sequence[StoredTool], index: LexicalIndex, *, source: str) -> None:
         """Makes the file that of these tools."""
         old = set(self.digests())
+        self._pinned = [tool.digest for tool in tools]
         rows = [_row(position, tool) for position, tool in enumerate(tools)]
         meta = {
             name: np.ascontiguousarray(index.arrays[name], kind).tobytes() for name, kind in _ARRAYS.items()

@@ -10,7 +10,7 @@ from edge.engine.request import ChatRequest, plan_tools
 from edge.tools.open_world.finding import Chosen, Faulted, Searched, find_tools
 from edge.tools.open_world.selection import names_in
 from edge.types import ToolCall
-from tests.tools.open_world.conftest import CALLS, PROFILE, Policy, Shelf, chosen, overflow
+from tests.tools.open_world.conftest import CALLS, PROFILE, WEATHER, Policy, Shelf, chosen, overflow
 
 BASE = ChatRequest(messages=(), max_tokens=77)
 
@@ -243,3 +243,13 @@ def test_the_conversation_of_the_phase_only_grows():
     assert replace(policy.requests[0], messages=()) == replace(
         BASE, stop=("</search>",), grammar=False, parallel_tool_calls=False
     )
+
+
+def test_of_two_tools_of_one_name_the_better_one_is_taken():
+    class Twins:
+        def find(self, query, k):
+            return [WEATHER, replace(WEATHER, id="other/get_weather")]
+
+    policy, events = find("<search>weather", chosen("get_weather"), shelf=Twins())
+    assert [tool.id for tool in events[-1].tools] == ["w/get_weather"]
+    assert policy.said_to(1).count("get_weather") == 1

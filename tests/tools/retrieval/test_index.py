@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from edge.errors import RetrievalError
+from edge.tools.retrieval.document import FieldWeights
 from edge.tools.retrieval.index import IndexReport, SearchOptions, ToolIndex, open_index
 from tests.tools.retrieval.conftest import FakeEmbedder, entry
 
@@ -199,3 +200,22 @@ def test_an_index_without_vectors_gets_them_when_a_model_comes(tmp_path):
     opened(catalogue, cache)
     report, _ = opened(catalogue, cache, FakeEmbedder())
     assert report == IndexReport(3, 0, 0)
+
+
+def test_a_word_in_the_name_outweighs_the_same_word_elsewhere():
+    described = entry("first_tool", "Weather", x={"type": "string", "description": "weather"})
+    index = ToolIndex.in_memory([described, entry("weather_map", "Draws one")])
+    assert names(index.search("weather"))[0] == "weather_map"
+    flat = FieldWeights(name=1, description=1, parameter_names=1, parameter_descriptions=1, values=1)
+    index = ToolIndex.in_memory([described, entry("weather_map", "Draws one")], weights=flat)
+    assert names(index.search("weather"))[0] == "first_tool"
+
+
+def test_an_index_that_another_process_replaces_gives_no_wrong_tool(tmp_path):
+    catalogue, cache = tmp_path / "c.jsonl", tmp_path / "cache"
+    write(catalogue, TOOLS)
+    index, _ = open_index(catalogue, cache)
+    write(catalogue, [entry("other"), *TOOLS])
+    opened(catalogue, cache)
+    with index, pytest.raises(RetrievalError, match="replaced by another process"):
+        index.search("weather")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import struct
@@ -186,6 +187,9 @@ class TestOdd:
         [warning] = examine(path).warnings
         assert found in warning
 
+    def test_a_known_end_that_is_typed_as_text_is_not_odd(self, tmp_path):
+        assert examine(written(tmp_path, change={"tokenizer.ggml.token_type": [1] * 512})).warnings == ()
+
     def test_bytes_after_the_last_tensor(self, tmp_path):
         path = written(tmp_path)
         with path.open("ab") as file:
@@ -277,6 +281,14 @@ class TestMemory:
         [place] = (tmp_path / "cache" / "intake").iterdir()
         place.write_text(content)
         assert examine(path) == first
+        assert len(reads) == 2
+
+    def test_what_an_older_version_remembered_is_not_used(self, tmp_path, reads):
+        path = written(tmp_path)
+        examine(path)
+        [place] = (tmp_path / "cache" / "intake").iterdir()
+        place.write_text(json.dumps(json.loads(place.read_text()) | {"memory": 0}))
+        examine(path)
         assert len(reads) == 2
 
     def test_where_nothing_can_be_kept_it_works_all_the_same(self, tmp_path, reads):

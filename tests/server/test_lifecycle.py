@@ -67,7 +67,7 @@ def program(tiny_model, tmp_path):
 
 
 def ready(process, http):
-    wait_until(lambda: http.get("/health").status_code == 200, seconds=30)
+    wait_until(lambda: http.get("/health").status_code == 200, seconds=60)
 
 
 @pytest.mark.model
@@ -79,7 +79,7 @@ def test_the_program_serves_and_ends_with_0(program):
         assert answer["model"] == "tiny"
         assert answer["usage"]["completion_tokens"] <= 5
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 0
+    assert process.wait(30) == 0
     assert process.stdout.read() == ""
     wait_until(lambda: any('"route": "/v1/chat/completions"' in line for line in process.told))
     logged = [json.loads(line) for line in process.told if line.startswith("{")]
@@ -100,7 +100,7 @@ def test_two_signals_end_it_at_once(program):
             wait_until(lambda: sock.recv(100))
             process.send_signal(signal.SIGTERM)
             process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == 0
+            assert process.wait(30) == 0
 
 
 class Life:
@@ -160,12 +160,12 @@ def test_the_socket_answers_before_the_model_is_there_and_a_signal_ends_the_load
         assert life.http.get("/health").json()["status"] == "loading"
         assert life.http.post("/v1/chat/completions", json=HI).status_code == 503
         life.process.send_signal(signal.SIGTERM)
-        assert life.process.wait(5) == 0
+        assert life.process.wait(20) == 0
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_program_with_its_error():
     with Life(0.125, 0, 1) as life:
-        assert life.process.wait(10) == 1
+        assert life.process.wait(30) == 1
         assert life.process.stdout.read().strip() == "ModelError"
 
 
@@ -180,7 +180,7 @@ def test_a_running_answer_is_finished_new_ones_are_refused_and_the_exit_code_is_
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
         thread.join()
         assert found[0].json()["choices"][0]["message"]["content"] == "done"
-        assert life.process.wait(10) == 0
+        assert life.process.wait(30) == 0
 
 
 def test_an_answer_that_takes_longer_than_the_grace_is_given_up():
@@ -190,8 +190,8 @@ def test_an_answer_that_takes_longer_than_the_grace_is_given_up():
         wait_until(life.is_running)
         started = time.monotonic()
         life.process.send_signal(signal.SIGTERM)
-        assert life.process.wait(15) == 0
-        assert time.monotonic() - started < 10
+        assert life.process.wait(40) == 0
+        assert time.monotonic() - started < 30
         thread.join(10)
 
 

@@ -18,6 +18,8 @@ import psutil
 from edge.tools.executable import CallContext, ToolFailure
 
 _POLL_S = 0.05
+# New threads anywhere on the machine for each process that is allowed: more can only be a fork bomb.
+_MANY_PER_PROCESS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +86,7 @@ class _Watch:
         self._cut = False
         self._end = time.monotonic() + limits.time_s
         self._free_at_start = self._free_bytes()
+        self._n_tasks_at_start = _n_tasks()
 
     def until_end(self) -> Outcome:
         killed: str | None = None
@@ -136,6 +139,9 @@ class _Watch:
             return "cancelled"
         if time.monotonic() > self._end:
             return f"it ran longer than {limits.time_s:g} s"
+        # Counting a family takes long when it has grown to thousands, and it grows meanwhile.
+        if _n_tasks() - self._n_tasks_at_start > _MANY_PER_PROCESS * limits.n_processes:
+            return f"it started more than {limits.n_processes} processes"
         n_bytes, n_processes = _usage(self._process.pid)
         if n_bytes > limits.memory_mb << 20:
             return f"it used more than {limits.memory_mb} MB of memory"
@@ -150,6 +156,14 @@ class _Watch:
             return 0
         found = os.statvfs(self._disk)
         return found.f_bavail * found.f_frsize
+
+
+def _n_tasks() -> int:
+    """Threads on this machine; 0 where the kernel does not tell."""
+    try:
+        return int(Path("/proc/loadavg").read_text(encoding="ascii").split()[3].partition("/")[2])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _usage(pid: int) -> tuple[int, int]:

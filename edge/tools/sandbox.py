@@ -7,6 +7,8 @@ filled with very many small files.
 
 from __future__ import annotations
 
+import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from edge.tools.workspace import MOUNT
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TMP_BYTES = 64 << 20
+_TASKS_PER_PROCESS = 4  # threads count too
 # Where programs look for shared libraries and alternatives; nothing personal.
 _ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "localtime")
 _ETC_NETWORK = ("resolv.conf", "hosts", "nsswitch.conf", "ssl", "ca-certificates", "pki")
@@ -141,10 +144,22 @@ def python_program() -> str:
     return str(Path(getattr(sys, "_base_executable", sys.executable)).resolve())
 
 
+@lru_cache(maxsize=1)
+def _counts_in_namespaces() -> bool:
+    numbers = re.match(r"(\d+)\.(\d+)", platform.release())
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) >= (5, 14)
+
+
 def _limited(argv: Sequence[str], options: SandboxOptions) -> list[str]:
     """The command under rlimits, which hold for each process; `run_process` adds them up."""
+    n_tasks = _TASKS_PER_PROCESS * options.n_processes
+    # Since Linux 5.14 counted for each user namespace; before, a user's other programs would count. Not for root.
+    # bash calls it -u, dash -p.
+    tasks = (
+        f"{{ ulimit -u {n_tasks} || ulimit -p {n_tasks}; }} 2>/dev/null; " if _counts_in_namespaces() else ""
+    )
     script = (
-        f"ulimit -c 0; ulimit -v {options.memory_mb * 1024}; ulimit -f {options.file_mb * 2048}; "
+        f"{tasks}ulimit -c 0; ulimit -v {options.memory_mb * 1024}; ulimit -f {options.file_mb * 2048}; "
         f'ulimit -t {int(options.time_s) + 1}; ulimit -n 256; exec "$@"'
     )
     return ["/bin/sh", "-c", script, "sh", *argv]

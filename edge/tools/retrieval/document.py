@@ -15,7 +15,7 @@ MAX_FIELD_CHARS = 20_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldWeights:
-    """How often a term of each field is counted. Chosen on the BFCL and Seal-Tools sets, see docs/retrieval.md."""
+    """How often a term of each field is counted. How they were chosen is in docs/retrieval.md."""
 
     name: int = 4
     description: int = 2

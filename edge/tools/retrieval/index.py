@@ -26,7 +26,7 @@ MAX_K = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchOptions:
-    """How scores come together. Chosen on the BFCL and Seal-Tools sets, see docs/retrieval.md.
+    """How scores come together. How they were chosen is in docs/retrieval.md.
 
     sentence_weight: of the best sentence against the whole query; a query often asks for several things.
     context_weight: of what was said before the query.

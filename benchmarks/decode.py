@@ -26,7 +26,7 @@ from benchmarks.valid_calls import SHORT
 from edge import ContextOptions, SamplingOptions, Tool
 from edge.engine.engine import Engine
 from edge.engine.generation import Generation, GenerationPlan
-from edge.engine.native import llama
+from edge.engine.native import compute, llama
 from edge.engine.request import CompletionRequest
 from edge.engine.sampling import GrammarCache, SamplerChain
 from edge.engine.slot import Slot
@@ -91,12 +91,12 @@ def generate(
     slot = engine.context.slots[0]
     slot.clear()
     generation = Generation(plan, slot, chain, grammars)
-    reply = run_alone(generation, slot)
+    reply = compute(lambda: run_alone(generation, slot))
     return generation, reply.timings.decode_s / (len(generation.tokens) - len(plan.forced))
 
 
-def bare_loop(engine: Engine, prompt: list[int], n: int) -> tuple[float, list[int]]:
-    """Seconds per token of llama_decode + greedy sampler, and the tokens."""
+def bare_loop(engine: Engine, prompt: list[int], n: int) -> float:
+    """Seconds per token of llama_decode + greedy sampler."""
     lib, context, slot = llama(), engine.context, engine.context.slots[0]
     slot.clear()
     slot.decode(prompt)
@@ -104,11 +104,10 @@ def bare_loop(engine: Engine, prompt: list[int], n: int) -> tuple[float, list[in
     batch = lib.llama_batch_init(1, 0, 1)
     batch.n_tokens, batch.n_seq_id[0], batch.seq_id[0][0], batch.logits[0] = 1, 1, 0, 1
     decode, sample, pointer = lib.llama_decode, lib.llama_sampler_sample, context.pointer
-    tokens, position = [], len(prompt)
+    position = len(prompt)
     started = time.perf_counter()
     for _ in range(n):
         token = sample(sampler, pointer, -1)
-        tokens.append(token)
         batch.token[0], batch.pos[0] = token, position
         decode(pointer, batch)
         position += 1
@@ -116,7 +115,7 @@ def bare_loop(engine: Engine, prompt: list[int], n: int) -> tuple[float, list[in
     lib.llama_batch_free(batch)
     lib.llama_sampler_free(sampler)
     slot.clear()
-    return seconds / n, tokens
+    return seconds / n
 
 
 def engine_loop(engine: Engine, prompt: list[int], n: int) -> float:
@@ -154,7 +153,7 @@ def measure(path: Path, args: argparse.Namespace) -> dict[str, object]:
         bare, ours = [], []
         for _ in range(args.repeat):
             ours.append(engine_loop(engine, prompt, args.tokens))
-            bare.append(bare_loop(engine, prompt, args.tokens)[0])
+            bare.append(compute(lambda: bare_loop(engine, prompt, args.tokens)))
         grammars.close()
         assert generation is not None
         return {

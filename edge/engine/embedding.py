@@ -16,7 +16,7 @@ from edge.engine.context import ContextOptions, resolve
 from edge.engine.gguf_checks import check_whole
 from edge.engine.gguf_header import GgufHeader, read_gguf_header
 from edge.engine.model import ModelOptions, Vocabulary, load_weights
-from edge.engine.native import llama, problems_logged
+from edge.engine.native import compute, llama, problems_logged
 from edge.engine.trial import check_in_child, run_trial
 from edge.errors import ContextError, EngineError, ModelError
 
@@ -93,7 +93,8 @@ class Embedder:
         memory = lib.llama_get_memory(self._context)
         if memory:
             lib.llama_memory_clear(memory, False)
-        status = (lib.llama_decode if memory else lib.llama_encode)(self._context, batch)
+        run = lib.llama_decode if memory else lib.llama_encode
+        status = compute(lambda: run(self._context, batch))
         if status != 0:
             raise EngineError(f"llama.cpp gave status {status} for {n} tokens of {self.path}")
         return np.stack([self._vector(sequence) for sequence in range(len(texts))])

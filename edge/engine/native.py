@@ -11,8 +11,12 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any
+from threading import Thread
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 logger = logging.getLogger("edge.llama_cpp")
 
@@ -57,6 +61,31 @@ def llama() -> Any:  # noqa: ANN401 - the binding is untyped
     llama_cpp.llama_log_set(_log_callback, ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
     return llama_cpp
+
+
+def compute(work: Callable[[], T]) -> T:
+    """The result of native work, done on a thread that ends with it.
+
+    OpenMP keeps a team for each thread that has computed anything. With two teams on as many cores as one has, none
+    waits by spinning any more, and each token of a small model takes 2.5 times as long. So the engine's own thread is
+    to be the only one that lives on. An interrupt waits for the work: what it uses must not be freed beside it.
+    """
+    result: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as exc:  # noqa: BLE001 - raised where the result is asked for
+            result.set_exception(exc)
+
+    thread = Thread(target=run, name="edge-compute")
+    thread.start()
+    try:
+        thread.join()
+    except BaseException:
+        thread.join()
+        raise
+    return result.result()
 
 
 @contextmanager

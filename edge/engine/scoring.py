@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edge.engine.context import KV_TYPES, ContextOptions, resolve
 from edge.engine.model import Model, ModelOptions
-from edge.engine.native import llama, problems_logged
+from edge.engine.native import compute, llama, problems_logged
 from edge.errors import ContextError, ContextOverflow, EngineError
 
 Logits = npt.NDArray[np.float32]  # (rows, n_vocab)
@@ -102,7 +102,7 @@ class Scorer:
         for i, token in enumerate(chunk):
             batch.token[i], batch.pos[i], batch.logits[i] = token, n_past + i, wants_logits
         batch.n_tokens = len(chunk)
-        status = llama().llama_decode(self._pointer, batch)
+        status = compute(lambda: llama().llama_decode(self._pointer, batch))
         if status != 0:
             raise EngineError(
                 f"llama_decode gave status {status} for {len(chunk)} tokens at position {n_past}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from edge.engine.context import ContextOptions
 from edge.engine.engine import Engine
 from edge.models.load import load
 from edge.models.store import resolve
+
+# A shell's background jobs ignore Ctrl-C; then neither a test nor a program that it starts would get one.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -147,15 +147,25 @@ class Scheduler:
             reuse = self._reuse(job)
             if reuse is None:
                 continue
-            with self._changed:
-                self._waiting.remove(job)
             self._not_on_disk.discard(job)
             try:
-                self._start(job, self._slots.place(reuse, self._busy()))
+                answer = self._begin(job, self._slots.place(reuse, self._busy()))
             except Exception as exc:
                 logger.exception("an answer could not be begun")
+                self._leave_queue(job)
                 self._totals.failed += 1
                 job.running.put(EngineError(f"the answer failed: {type(exc).__name__}: {exc}"))
+            else:
+                self._leave_queue(job, answer)
+                self._advance(answer)
+
+    def _leave_queue(self, job: Job, answer: Answer | None = None) -> None:
+        """In one step: at every moment a request counts, for the queue's bound and for who waits for the end."""
+        with self._changed:
+            self._waiting.remove(job)
+            if answer is not None:
+                self._active.append(answer)
+            self._changed.notify_all()
 
     def _reuse(self, job: Job) -> Reuse | None:
         """What a job need not compute; None when waiting for another one's prefill is better."""
@@ -190,13 +200,12 @@ class Scheduler:
     def _busy(self) -> set[Slot]:
         return {answer.slot for answer in self._active}
 
-    def _start(self, job: Job, slot: Slot) -> None:
+    def _begin(self, job: Job, slot: Slot) -> Answer:
         plan = job.plan
         if (plan.tools and plan.use_grammar) or plan.text_rules:
             self._grammars.prepare()
         self.last_answer = answer = Answer(job, slot, self._grammars, self._stops(job))
-        self._active.append(answer)
-        self._advance(answer)
+        return answer
 
     def _stops(self, job: Job) -> tuple[int, ...]:
         """Where the prefill pauses for a state to be kept: on disk, or in memory where the model needs that."""

@@ -100,12 +100,14 @@ def test_a_seed_gives_the_same_answer_alone_and_beside_others(engine):
 def test_more_than_may_wait_are_refused_with_a_time_to_try_again(engine):
     idle(engine)
     release = threading.Event()
-    first = engine.submit(say("first"), on_event=lambda event: release.wait(10) and None)
-    accepted = [engine.submit(say(f"n {i}")) for i in range(5)]
-    with pytest.raises(QueueFull) as caught:
-        engine.submit(say("too many"))
-    assert (caught.value.max_queue, caught.value.retry_after_s >= 1) == (2, True)
-    release.set()
+    first = engine.submit(endless("first"), on_event=lambda event: release.wait(10) and None)
+    try:
+        accepted = [engine.submit(say(f"n {i}")) for i in range(5)]
+        with pytest.raises(QueueFull) as caught:
+            engine.submit(say("too many"))
+        assert (caught.value.max_queue, caught.value.retry_after_s >= 1) == (2, True)
+    finally:
+        release.set()
     assert all(isinstance(list(running.events())[-1], Reply) for running in accepted)
     idle(engine)
     assert engine.chat(say("again")).usage.completion_tokens > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -130,7 +131,11 @@ def test_the_log_is_json_a_line_where_that_is_asked_for(serve, capsys):
     try:
         set_up_server_log(as_json=True)
         answer = serve(saying("ok")).http().post("/v1/chat/completions", json=HI)
-        (line,) = capsys.readouterr().err.splitlines()
+        text, end = "", time.monotonic() + 10
+        while not text.endswith("\n") and time.monotonic() < end:  # it is written behind the answer
+            time.sleep(0.01)
+            text += capsys.readouterr().err
+        (line,) = text.splitlines()
     finally:
         log.handlers, log.propagate = before[0], before[1]
         log.setLevel(before[2])

@@ -24,8 +24,10 @@ from pathlib import Path
 from benchmarks.alone import run_alone
 from benchmarks.valid_calls import SHORT
 from edge import ContextOptions, SamplingOptions, Tool
+from edge.engine.context import Context
 from edge.engine.engine import Engine
 from edge.engine.generation import Generation, GenerationPlan
+from edge.engine.model import Model
 from edge.engine.native import compute, llama
 from edge.engine.request import CompletionRequest
 from edge.engine.sampling import GrammarCache, SamplerChain
@@ -95,33 +97,35 @@ def generate(
     return generation, reply.timings.decode_s / (len(generation.tokens) - len(plan.forced))
 
 
-def bare_loop(engine: Engine, prompt: list[int], n: int) -> float:
-    """Seconds per token of llama_decode + greedy sampler."""
-    lib, context, slot = llama(), engine.context, engine.context.slots[0]
-    slot.clear()
+def bare_loop(path: Path, options: ContextOptions, prompt: list[int], n: int) -> float:
+    """Seconds per token of llama_decode + greedy sampler, on a context of its own."""
+    lib, model = llama(), Model(path)
+    context = Context(model, options)
+    slot, pointer = context.slots[0], context.pointer
     slot.decode(prompt)
     sampler = lib.llama_sampler_init_greedy()
     batch = lib.llama_batch_init(1, 0, 1)
     batch.n_tokens, batch.n_seq_id[0], batch.seq_id[0][0], batch.logits[0] = 1, 1, 0, 1
-    decode, sample, pointer = lib.llama_decode, lib.llama_sampler_sample, context.pointer
+    decode, sample = lib.llama_decode, lib.llama_sampler_sample
     position = len(prompt)
     started = time.perf_counter()
     for _ in range(n):
-        token = sample(sampler, pointer, -1)
-        batch.token[0], batch.pos[0] = token, position
+        batch.token[0], batch.pos[0] = sample(sampler, pointer, -1), position
         decode(pointer, batch)
         position += 1
     seconds = time.perf_counter() - started
     lib.llama_batch_free(batch)
     lib.llama_sampler_free(sampler)
-    slot.clear()
+    context.close()
+    model.close()
     return seconds / n
 
 
-def engine_loop(engine: Engine, prompt: list[int], n: int) -> float:
+def engine_loop(path: Path, options: ContextOptions, prompt: list[int], n: int) -> float:
     """Seconds per token of the engine on free text, scheduler and hand-over of the events included."""
     greedy = SamplingOptions(temperature=0.0)
-    reply = engine.chat(CompletionRequest(prompt=prompt, max_tokens=n, sampling=greedy))
+    with Engine(path, chat_template=SHORT, context=options) as engine:
+        reply = engine.chat(CompletionRequest(prompt=prompt, max_tokens=n, sampling=greedy))
     return reply.timings.decode_s / reply.usage.completion_tokens
 
 
@@ -152,8 +156,9 @@ def measure(path: Path, args: argparse.Namespace) -> dict[str, object]:
         prompt = vocab.tokenize("<|im_start|>user\nTell me a long story.<|im_end|>\n<|im_start|>assistant\n")
         bare, ours = [], []
         for _ in range(args.repeat):
-            ours.append(engine_loop(engine, prompt, args.tokens))
-            bare.append(compute(lambda: bare_loop(engine, prompt, args.tokens)))
+            # One after the other and never both at hand: see `compute`.
+            ours.append(engine_loop(path, options, prompt, args.tokens))
+            bare.append(compute(lambda: bare_loop(path, options, prompt, args.tokens)))
         grammars.close()
         assert generation is not None
         return {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from edge.server.options import ListenOptions, ServerOptions
 
 _NEEDED = ("fastapi", "uvicorn", "prometheus_client")
+_LINKS = 8  # that are followed, one to the next
 
 
 def serve_command(
@@ -71,7 +74,10 @@ def serve_command(
         ),
     ] = 1024,
     alias: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What the model is called; default: its REF.")
+        str | None,
+        typer.Option(
+            metavar="NAME", envvar="SMOLTOOLS_EDGE_ALIAS", help="What the model is called; default: its REF."
+        ),
     ] = None,
     n_ctx: Annotated[
         int | None,
@@ -87,29 +93,69 @@ def serve_command(
         typer.Option(metavar="N", envvar="SMOLTOOLS_EDGE_THREADS", help="Default: the performance cores."),
     ] = None,
     kv_type: Annotated[
-        str | None, typer.Option(metavar="TYPE", help="KV cache: f32, f16 or q8_0. Default: what fits.")
+        str | None,
+        typer.Option(
+            metavar="TYPE",
+            envvar="SMOLTOOLS_EDGE_KV_TYPE",
+            help="KV cache: f32, f16 or q8_0. Default: what fits.",
+        ),
     ] = None,
     gpu_layers: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Layers on the GPU. Default: as many as fit.")
+        int | None,
+        typer.Option(
+            metavar="N",
+            envvar="SMOLTOOLS_EDGE_GPU_LAYERS",
+            min=0,
+            help="Layers on the GPU. Default: as many as fit.",
+        ),
     ] = None,
     device_profile: Annotated[Path | None, DEVICE_PROFILE] = None,
     state_cache: Annotated[str | None, STATE_CACHE] = None,
     cors_origin: Annotated[
         list[str] | None,
-        typer.Option(metavar="URL", help="Web pages that may call, e.g. https://example.org; repeatable."),
+        typer.Option(
+            metavar="URL",
+            envvar="SMOLTOOLS_EDGE_CORS_ORIGIN",
+            help="Web pages that may call, e.g. https://example.org; repeatable.",
+        ),
     ] = None,
     allowed_host: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Further Host header that is answered to; repeatable."),
+        typer.Option(
+            metavar="NAME",
+            envvar="SMOLTOOLS_EDGE_ALLOWED_HOST",
+            help="Further Host header that is answered to; repeatable.",
+        ),
     ] = None,
-    max_body_mib: Annotated[float, typer.Option(metavar="MIB", help="Size of one request at most.")] = 4.0,
+    max_body_mib: Annotated[
+        float,
+        typer.Option(
+            metavar="MIB", envvar="SMOLTOOLS_EDGE_MAX_BODY_MIB", help="Size of one request at most."
+        ),
+    ] = 4.0,
     grace: Annotated[
         float,
-        typer.Option(metavar="SECONDS", min=0, max=3600, help="For running answers after SIGTERM."),
+        typer.Option(
+            metavar="SECONDS",
+            envvar="SMOLTOOLS_EDGE_GRACE",
+            min=0,
+            max=3600,
+            help="For running answers after SIGTERM.",
+        ),
     ] = 30.0,
-    tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="Certificate, PEM.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its private key, PEM.")] = None,
-    log_json: Annotated[bool, typer.Option("--log-json", help="The log as JSON, one object a line.")] = False,
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", envvar="SMOLTOOLS_EDGE_TLS_CERT", help="Certificate, PEM.")
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", envvar="SMOLTOOLS_EDGE_TLS_KEY", help="Its private key, PEM."),
+    ] = None,
+    log_json: Annotated[
+        bool,
+        typer.Option(
+            "--log-json", envvar="SMOLTOOLS_EDGE_LOG_JSON", help="The log as JSON, one object a line."
+        ),
+    ] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="llama.cpp's log on standard error.")
     ] = False,
@@ -162,13 +208,15 @@ def _serve(
     from edge.cli.device_reading import read_device
     from edge.server.lifecycle import serve
     from edge.server.logs import set_up_server_log
+    from edge.server.supervisor import Supervisor
 
-    set_up_server_log(as_json=log_json)
+    set_up_server_log(as_json=log_json, to_journal=is_journal(os.environ.get("JOURNAL_STREAM", "")))
     serve(
         load,
         options,
         listen,
         device=read_device,
+        supervisor=Supervisor.from_environment(os.environ),
         on_listening=lambda url: tell(f"listening on {url}; loading {options.model_id}"),
         on_ready=lambda engine: tell(f"ready: {options.model_id}, n_ctx {engine.n_ctx}"),
     )
@@ -184,8 +232,23 @@ def check_extra() -> None:
 
 
 def model_name(ref: str) -> str:
-    """What a model is called to clients: a file's name without its folder, any other reference as it is."""
+    """What a model is called to clients: a file's name without its folder, any other reference as it is.
+
+    A link of another name, as a service has for its model of the day, is called like the file it leads to.
+    """
+    for _ in range(_LINKS):
+        if not ref.endswith(".gguf") and os.path.islink(ref):  # noqa: PTH114 - False for what is no path at all
+            ref = str(Path(ref).parent / Path(ref).readlink())
     return Path(ref).stem if ref.endswith(".gguf") else ref
+
+
+def is_journal(stream: str) -> bool:
+    """Whether standard error goes to journald: systemd tells device and inode of its socket in JOURNAL_STREAM."""
+    try:
+        here = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):  # closed, or no file at all
+        return False
+    return stream == f"{here.st_dev}:{here.st_ino}"
 
 
 def read_keys(path: Path) -> tuple[str, ...]:

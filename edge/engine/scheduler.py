@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections import deque
 from collections.abc import Callable
 from threading import Condition, Thread
@@ -53,6 +54,7 @@ class Scheduler:
         self._changed = Condition()
         self._is_closing = False
         self._totals = Totals()
+        self._step_began_s = math.inf  # on the monotonic clock; infinity while there is nothing to do
         self.last_answer: Answer | None = None
         self._thread = Thread(target=self._work, name="edge-engine", daemon=True)
         self._thread.start()
@@ -87,6 +89,7 @@ class Scheduler:
                 state_cache_misses=cache.n_misses if cache else 0,
                 state_cache_bytes=cache.n_bytes if cache else 0,
                 snapshot_bytes=self._slots.n_snapshot_bytes,
+                step_s=max(0.0, time.monotonic() - self._step_began_s),
             )
 
     def wake(self) -> None:
@@ -107,9 +110,11 @@ class Scheduler:
     def _work(self) -> None:
         while True:
             with self._changed:
+                self._step_began_s = math.inf
                 self._changed.wait_for(lambda: self._waiting or self._active or self._is_closing)
                 if self._is_closing and not self._waiting and not self._active:
                     return
+                self._step_began_s = time.monotonic()
             try:
                 self._drop_stopped()
                 self._admit()

@@ -53,11 +53,16 @@ class Totals:
             self.forced_tokens += how.usage.forced_tokens
             self.calls += len(how.tool_calls)
 
-    def picture(self, *, running: int, n_parallel: int, **now: int) -> EngineStats:
+    def picture(self, *, running: int, n_parallel: int, step_s: float, **now: int) -> EngineStats:
         """The totals beside what is going on now."""
         free = n_parallel - running
         return EngineStats(
-            **asdict(self), running=running, n_parallel=n_parallel, n_sequences_free=free, **now
+            **asdict(self),
+            running=running,
+            n_parallel=n_parallel,
+            n_sequences_free=free,
+            step_s=step_s,
+            **now,
         )
 
 
@@ -87,3 +92,4 @@ class EngineStats:
     state_cache_misses: int = 0  # prompts whose system text and tools were neither at hand nor on disk
     state_cache_bytes: int = 0  # of all states on disk, as of the last one written
     snapshot_bytes: int = 0  # of recurrent states in memory
+    step_s: float = 0.0  # since the step under way began; 0 when there is nothing to do

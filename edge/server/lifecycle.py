@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -27,10 +28,16 @@ from edge.server.app import create_app
 from edge.server.door import is_loopback_host
 from edge.server.options import DeviceReading, ListenOptions, ServerError, ServerOptions
 from edge.server.service import Service
+from edge.server.supervisor import Supervisor
 
 T = TypeVar("T")
+logger = logging.getLogger("edge.server")
 _LAST_BYTES_S = 2.0  # for clients to read the end of their answers
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# The longest that one step of a model may take before the process counts as stuck: 512 tokens of prompt at the 4 tokens
+# a second of a Raspberry Pi 4 are 128 s.
+STUCK_STEP_S = 300.0
+_SIGNS_OF_LIFE = 3  # within the watchdog's time
 
 
 class HttpServer(uvicorn.Server):
@@ -108,12 +115,14 @@ def serve(
     listen: ListenOptions,
     *,
     device: Callable[[], DeviceReading] = DeviceReading,
+    supervisor: Supervisor = Supervisor(),  # noqa: B008 - frozen
     on_listening: Callable[[str], None] = lambda url: None,
     on_ready: Callable[[EngineLike], None] = lambda engine: None,
 ) -> None:
     """Serves until SIGTERM or Ctrl-C. Raises ServerError, and what `load` raises.
 
     load: makes the engine, on a thread of its own. on_listening: told the address before that. on_ready: after it.
+    supervisor: told the same, and regularly that all is well.
     """
     check_listen(options, listen)
     sock = listening_socket(listen)
@@ -121,7 +130,8 @@ def serve(
     name = f"[{listen.host}]" if ":" in listen.host else listen.host
     app = create_app(None, options, device=device)
     on_listening(f"{scheme}://{name}:{sock.getsockname()[1]}")
-    asyncio.run(_Run(app, listen, load, on_ready).run(sock))
+    supervisor.tell_loading(options.model_id)
+    asyncio.run(_Run(app, listen, load, on_ready, supervisor).run(sock))
 
 
 class _Run:
@@ -133,8 +143,10 @@ class _Run:
         listen: ListenOptions,
         load: Callable[[], EngineLike],
         on_ready: Callable[[EngineLike], None],
+        supervisor: Supervisor,
     ) -> None:
         self._service: Service = app.state.service
+        self._supervisor = supervisor
         self._server = HttpServer.over(app, listen)
         self._load, self._on_ready, self._grace_s = load, on_ready, listen.grace_s
         self._stop = asyncio.Event()
@@ -153,12 +165,26 @@ class _Run:
             engine = await loading
             self._service.install(engine)
             self._on_ready(engine)
+            self._supervisor.tell_ready(f"{self._service.options.model_id}, n_ctx {engine.n_ctx}")
+            living = asyncio.create_task(self._tell_alive())
             await asyncio.wait((stopping, listening), return_when=asyncio.FIRST_COMPLETED)
+            self._supervisor.tell_stopping(engine.stats().running)
             await self._close(engine)
+            living.cancel()
         finally:
             stopping.cancel()
             self._server.should_exit = True
             await listening
+
+    async def _tell_alive(self) -> None:
+        """As long as this loop runs and the model makes headway, if anybody watches."""
+        while self._supervisor.watchdog_s is not None:
+            stats = self._service.stats()
+            if stats is None or stats.step_s < STUCK_STEP_S:
+                self._supervisor.tell_alive()
+            else:
+                logger.error("a step of the model has taken %d s; the watchdog is left alone", stats.step_s)
+            await asyncio.sleep(self._supervisor.watchdog_s / _SIGNS_OF_LIFE)
 
     def _on_signal(self) -> None:
         if self._stop.is_set():  # somebody is in a hurry

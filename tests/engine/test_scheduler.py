@@ -236,6 +236,17 @@ def test_a_step_that_fails_is_told_to_all_and_the_engine_goes_on(engine, monkeyp
     idle(engine)
 
 
+def test_a_step_that_takes_long_shows_and_none_shows_when_there_is_nothing_to_do(engine, monkeypatch):
+    wait_until(lambda: engine.stats().step_s == 0)
+    hold, decode = threading.Event(), engine.context.decode
+    monkeypatch.setattr(engine.context, "decode", lambda runs: (hold.wait(10), decode(runs)))
+    running = engine.submit(say(max_tokens=2))
+    wait_until(lambda: engine.stats().step_s > 0.2)
+    hold.set()
+    outcome(running.result())
+    wait_until(lambda: engine.stats().step_s == 0)
+
+
 def test_an_answer_that_cannot_be_begun_is_told_so(engine, monkeypatch):
     def fail(reuse, busy):
         raise MemoryError

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 
 import pytest
+import typer
 
 import edge.cli.serve as serve_module
-from edge.cli.serve import check_extra, model_name, read_keys
+from edge.cli.app import make_app
+from edge.cli.serve import check_extra, is_journal, model_name, read_keys
 from edge.cli.session import close_logging
 from edge.cli.start import run
 from edge.errors import RequestError
+from edge.server.logs import set_up_server_log
 
 
 @pytest.fixture(autouse=True)
@@ -117,3 +122,55 @@ def test_a_missing_extra_is_named_with_the_command_that_helps(monkeypatch):
 )
 def test_a_file_is_called_by_its_name_alone(ref, name):
     assert model_name(ref) == name
+
+
+def test_a_link_is_called_like_the_file_it_leads_to(tmp_path):
+    (tmp_path / "current").symlink_to("models/new.gguf")
+    (tmp_path / "other").symlink_to(tmp_path / "current")
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    assert model_name(str(tmp_path / "other")) == "new"
+    assert model_name(str(tmp_path / "round")) == str(tmp_path / "round")
+
+
+def test_every_option_of_the_server_can_stand_in_an_environment_file():
+    command = typer.main.get_command(make_app(["serve"])).commands["serve"]
+    without = [option.name for option in command.params if not option.envvar and option.name != "help"]
+    assert without == ["verbose"]
+
+
+def test_options_from_the_environment_reach_the_server(asked, monkeypatch):
+    for name, value in {
+        "HOST": "::1", "PORT": "9000", "ALIAS": "mine", "GRACE": "7", "MAX_BODY_MIB": "1", "LOG_JSON": "1",
+        "CORS_ORIGIN": "https://a.example", "ALLOWED_HOST": "board.local", "N_CTX": "",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(f"SMOLTOOLS_EDGE_{name}", value)
+    code, found = asked()
+    assert code == 0
+    listen, options = found["listen"], found["options"]
+    assert (listen.host, listen.port, listen.grace_s, found["log_json"]) == ("::1", 9000, 7, True)
+    assert (options.model_id, options.max_body_bytes) == ("mine", 1 << 20)
+    assert options.cors_origins == ("https://a.example",)
+    assert "board.local" in options.allowed_hosts
+
+
+def test_the_journal_is_known_by_device_and_inode(capfd):
+    here = os.fstat(2)
+    with capfd.disabled():
+        assert not is_journal("")
+    assert not is_journal("1:2")
+    assert is_journal(f"{here.st_dev}:{here.st_ino}") is (os.fstat(sys.stderr.fileno()) == here)
+
+
+@pytest.mark.parametrize(
+    ("level", "as_json", "begins"),
+    [
+        (logging.INFO, False, "<6>event=hello"),
+        (logging.WARNING, False, "<4>event=hello"),
+        (logging.ERROR, True, '<3>{"time": '),
+        (logging.DEBUG + 1, False, ""),
+    ],
+)
+def test_journald_gets_the_level_in_front_and_no_time(capsys, level, as_json, begins):
+    set_up_server_log(as_json=as_json, to_journal=True)
+    logging.getLogger("edge.server").log(level, "hello")
+    assert capsys.readouterr().err.startswith(begins)

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from profiles.footprint import Footprint, RunOptions
 
 MIB = 1 << 20
+_PLANNING_BYTES = (
+    96 * MIB
+)  # resident in `serve` when it plans: Python, the server's packages, the file's header
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +81,16 @@ class Plan:
         """What stays free beyond the headroom."""
         return self.budget_bytes - self.chosen.total_bytes
 
+    @property
+    def memory_max_bytes(self) -> int:
+        """A memory limit for a service that runs this plan: under it, the same plan fits again.
+
+        What the plan takes, the headroom that it leaves under a limit, too, and what the program itself takes while
+        it plans; up to a whole MiB.
+        """
+        wanted = self.chosen.total_bytes + self.headroom_bytes + _PLANNING_BYTES
+        return -(-wanted // MIB) * MIB
+
     def document(self) -> dict[str, object]:
         """The plan for JSON, without the candidates."""
         chosen = self.chosen
@@ -95,6 +108,7 @@ class Plan:
                 "headroom_bytes": self.headroom_bytes,
                 "available_bytes": self.available_bytes,
                 "free_bytes": self.free_bytes,
+                "memory_max_bytes": self.memory_max_bytes,
             },
             "steps": [dataclasses.asdict(step) for step in self.steps],
             "notes": list(self.notes),

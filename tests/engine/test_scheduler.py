@@ -243,7 +243,7 @@ def test_a_step_that_takes_long_shows_and_none_shows_when_there_is_nothing_to_do
     running = engine.submit(say(max_tokens=2))
     wait_until(lambda: engine.stats().step_s > 0.2)
     hold.set()
-    outcome(running.result())
+    list(running.events())
     wait_until(lambda: engine.stats().step_s == 0)
 
 

@@ -141,6 +141,25 @@ def test_what_the_user_has_fixed_stays_and_the_rest_adapts(plan_on, pins, what, 
     assert (step.value, step.why) == (value, "as asked")
 
 
+GROUP = "sys__fs__cgroup__user.slice__user-1000.slice__session-3.scope__"
+
+
+@pytest.mark.parametrize(
+    "name", ["orin-nano-8gb-super", "pi5-8gb", "pi4-8gb", "agx-orin-32gb", "laptop-16gb"]
+)
+def test_under_the_limit_that_a_service_gets_its_plan_fits_again(plan_on, name):
+    plan = plan_on(name)
+    used = 90 * MIB  # by the program itself as it plans
+    under_limit = {
+        f"{GROUP}memory.max": b"%d" % plan.memory_max_bytes,
+        f"{GROUP}memory.current": b"%d" % used,
+    }
+    again = plan_on(name, Pins(quantization=plan.chosen.quantization), **under_limit)
+    assert chosen(again) == chosen(plan)
+    assert plan.document()["memory"]["memory_max_bytes"] == plan.memory_max_bytes
+    assert plan.memory_max_bytes % MIB == 0
+
+
 def test_a_fixed_quantization_costs_context(plan_on):
     assert chosen(plan_on("pi5-8gb", proc__meminfo=TIGHT))[1:3] == ("Q4_K_M", 16384)
     fixed = plan_on("pi5-8gb", Pins(quantization="Q8_0"), proc__meminfo=TIGHT)

@@ -1,0 +1,1 @@
+"""Data and training of the demonstration model: written material in, LoRA adapter out."""

@@ -53,6 +53,7 @@ _HARMLESS = {
     ),
     *(
         "peft_version",
+        "qalora_group_size",  # peft writes 16 always; it counts with use_qalora only, which is refused
         "rank_pattern",
         "revision",
         "runtime_config",

@@ -139,6 +139,7 @@ def test_an_adapter_of_the_vision_model_fits_the_text_model_and_its_other_parts_
         ({"layer_replication": [[0, 2], [1, 3]]}, "layer_replication"),
         ({"lora_bias": True}, "lora_bias = True"),
         ({"target_parameters": ["mlp.experts"]}, "target_parameters"),
+        ({"use_qalora": True, "qalora_group_size": 16}, "use_qalora = True"),
         ({"some_new_thing": {"a": 1}}, "some_new_thing"),
         ({"r": 8, "ranks": {QUERY: 4}}, "rank 4 and 4, its configuration says 8"),
     ],
@@ -152,6 +153,19 @@ def test_what_is_not_plain_lora_is_refused_by_name(settings, found, tmp_path):
 def test_settings_that_are_off_or_harmless_are_accepted(tmp_path):
     settings = {"layer_replication": None, "lora_bias": False, "lora_dropout": 0.05, "exclude_modules": None}
     assert open_adapter(write_adapter(tmp_path / "a", {QUERY: SHAPE}, **settings)).pairs
+
+
+def test_the_configuration_that_peft_0_21_writes_is_accepted(tmp_path):
+    written = {
+        "alora_invocation_tokens": None, "arrow_config": None, "auto_mapping": None, "base_model_name_or_path": None,
+        "corda_config": None, "ensure_weight_tying": False, "eva_config": None, "inference_mode": True,
+        "init_lora_weights": True, "kasa_config": None, "layers_pattern": None, "layers_to_transform": [2, 3],
+        "loftq_config": {}, "lora_ga_config": None, "megatron_config": None, "megatron_core": "megatron.core",
+        "monteclora_config": None, "peft_version": "0.21.2", "qalora_group_size": 16, "revision": None,
+        "target_parameters": None, "trainable_token_indices": None, "use_bdlora": None, "use_qalora": False,
+        "velora_config": None,
+    }  # fmt: skip
+    assert open_adapter(write_adapter(tmp_path / "a", {QUERY: SHAPE}, **written)).pairs
 
 
 @pytest.mark.parametrize(

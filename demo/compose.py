@@ -22,7 +22,17 @@ from typing import Any
 
 from demo import phrases
 from demo.held_out import HeldOut
-from demo.material import Args, Dialog, Material, Request, Turn, WrittenTool, check_call, read_material
+from demo.material import (
+    Args,
+    Dialog,
+    Material,
+    Request,
+    Setting,
+    Turn,
+    WrittenTool,
+    check_call,
+    read_material,
+)
 from demo.noise import disturbed, slipped
 from demo.pools import MONTHS, WEEKDAYS, listed_pools
 from demo.slots import MaterialError, Slots
@@ -34,6 +44,7 @@ _GENERAL = frozenset(
     {"web_search", "get_webpage", "http_request", "shell_command", "execute_python", "database_query"}
 )
 _BRANCHES = 6
+_SETTINGS_SHARE = 0.45
 _FAILED = re.compile(r"error|invalid|unknown|not found|must be|did you mean|allowed", re.IGNORECASE)
 _STATED_TODAY = re.compile(r"(?:[Tt]oday|[Dd]ate|[Nn]ow|It is)\b[^.]{0,40}?(\d{4}-\d\d-\d\d)")
 _LANGUAGES = {code: name for name, code in listed_pools()["language"]} | {
@@ -153,6 +164,7 @@ class Composer:
         self._short = [
             d for d in usable if len(d.turns) == 2 and not d.system and d.scenario == "no_tool_needed"
         ]
+        self._settings = [s for s in material.settings if all(name in self._tools for name in s.tools)]
         self._by_file: dict[str, list[str]] = {}
         for tool in self._tools.values():
             self._by_file.setdefault(tool.file, []).append(tool.name)
@@ -163,10 +175,15 @@ class Composer:
         """Groups until they hold n_examples dialogues."""
         made = 0
         while made < n_examples:
-            group = self._dialog_group() if self._rng.random() < 0.55 else self._tool_group()
+            group = self._drawn_group()
             if group is not None:
                 made += len(group.dialogs)
                 yield group
+
+    def _drawn_group(self) -> Group | None:
+        if self._settings and self._rng.random() < _SETTINGS_SHARE:
+            return self._setting_group()
+        return self._dialog_group() if self._rng.random() < 0.55 else self._tool_group()
 
     # --- the frame of a group
 
@@ -262,6 +279,18 @@ class Composer:
             dialogs += [self._try(branch.any, list(dialog.tools)) for _ in range(2)]
         kept = [made for made in dialogs if made is not None]
         return self._group(system, today, branch.needs_today or system_slots.needs_today, views, kept)
+
+    def _setting_group(self) -> Group | None:
+        """A deployment's conversations, side by side."""
+        rng = self._rng
+        setting: Setting = self._next("settings", self._settings)
+        # Distractors of other fields only: a near twin of a setting's own tool could also be right.
+        views = self._views(setting.tools, [], len(setting.tools) + rng.choice((0, 0, 0, 1, 2)))
+        today = self._today()
+        branch = _Branches(self, views, today)
+        dialogs = [self._try(branch.written, dialog) for dialog in setting.dialogs]
+        kept = [made for made in dialogs if made is not None]
+        return self._group(setting.system, today, branch.needs_today or setting.has_date, views, kept)
 
     def _try(self, make: Any, *args: Any) -> dict[str, Any] | None:
         try:
@@ -598,9 +627,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--examples", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument(
+        "--without", metavar="GLOB", default="", help="leave these files of material out, e.g. 'settings_*'"
+    )
     args = parser.parse_args()
     try:
-        composer = Composer(read_material(DATA), args.seed, HeldOut.read())
+        composer = Composer(read_material(DATA, without=args.without), args.seed, HeldOut.read())
     except MaterialError as exc:
         print(exc, file=sys.stderr)
         return 1

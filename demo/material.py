@@ -11,12 +11,14 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonschema import Draft202012Validator
 
+from demo.slots import SLOT as _SLOT
 from demo.slots import MaterialError, Slots
 
 SCENARIOS = (
@@ -93,17 +95,33 @@ class Dialog:
 
 
 @dataclass(frozen=True, slots=True)
+class Setting:
+    """A deployment: system text with house rules, tools, and conversations under it. has_date: it states today's date."""
+
+    system: str
+    tools: tuple[str, ...]
+    dialogs: tuple[Dialog, ...]
+    has_date: bool
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
 class Material:
     """All of it."""
 
     tools: Mapping[str, WrittenTool]
     no_tool: tuple[Dialog, ...]
     dialogs: tuple[Dialog, ...]
+    settings: tuple[Setting, ...] = ()
 
 
-def read_material(folder: Path) -> Material:
-    """Raises MaterialError with every fault found, a line each."""
-    files = sorted(path for path in folder.glob("*.yaml") if path.name != "pools.yaml")
+def read_material(folder: Path, *, without: str = "") -> Material:
+    """without: a pattern of file names to leave out. Raises MaterialError with every fault found, a line each."""
+    files = sorted(
+        path
+        for path in folder.glob("*.yaml")
+        if path.name != "pools.yaml" and not fnmatch(path.stem, without)
+    )
     material, faults = read_files(files)
     if faults:
         raise MaterialError("\n".join(faults))
@@ -116,6 +134,7 @@ def read_files(
     """known: tools that dialogues may use beside those of the files."""
     tools: dict[str, WrittenTool] = dict(known or {})
     loose: list[tuple[str, str, Any]] = []
+    deployed: list[tuple[str, Any]] = []
     faults: list[str] = []
     for path in files:
         try:
@@ -133,6 +152,7 @@ def read_files(
                 tools[tool.name] = tool
         loose += [(path.stem, "no_tool", entry) for entry in parsed.get("no_tool") or []]
         loose += [(path.stem, "dialogs", entry) for entry in parsed.get("dialogs") or []]
+        deployed += [(path.stem, entry) for entry in parsed.get("settings") or []]
     made: dict[str, list[Dialog]] = {"no_tool": [], "dialogs": []}
     for number, (file, kind, entry) in enumerate(loose):
         with _collecting(faults, f"{file}: {kind} {number} {str(entry)[:70]!r}"):
@@ -143,7 +163,8 @@ def read_files(
         for request in (*tool.requests, *tool.many):
             with _collecting(faults, f"{tool.file}: {tool.name}: {request.ask[:60]!r}"):
                 _check_calls(request.ask, request.calls, tool.values, tools)
-    return Material(tools, tuple(made["no_tool"]), tuple(made["dialogs"])), faults
+    settings = [setting for file, entry in deployed if (setting := _setting(entry, file, tools, faults))]
+    return Material(tools, tuple(made["no_tool"]), tuple(made["dialogs"]), tuple(settings)), faults
 
 
 class _collecting:  # noqa: N801: reads as a statement
@@ -223,6 +244,24 @@ def _dialog(entry: Mapping[str, Any], file: str) -> Dialog:
         entry.get("values") or {},
         file,
     )
+
+
+def _setting(
+    entry: Mapping[str, Any], file: str, tools: Mapping[str, WrittenTool], faults: list[str]
+) -> Setting | None:
+    dialogs = []
+    place = f"{file}: setting {str(entry.get('system'))[:50]!r}"
+    for number, given in enumerate(entry.get("dialogs") or []):
+        with _collecting(faults, f"{place}: dialog {number}"):
+            values = (entry.get("values") or {}) | (given.get("values") or {})
+            dialog = _dialog({**given, "values": values, "tools": entry["tools"]}, file)
+            _check_dialog(dialog, tools)
+            dialogs.append(dialog)
+    with _collecting(faults, place):
+        if _SLOT.search(entry["system"]):
+            raise MaterialError("the system text of a setting has no slots")
+        return Setting(entry["system"], tuple(entry["tools"]), tuple(dialogs), bool(entry.get("today")), file)
+    return None
 
 
 def _turn(step: Mapping[str, Any]) -> Turn:

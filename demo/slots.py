@@ -16,7 +16,7 @@ from datetime import date
 
 from demo.pools import MADE, NEED_TODAY, RANGES, Json, Value, listed_pools
 
-_SLOT = re.compile(r"\{(=[^{}]+|#-?[\d.]+\.\.-?[\d.]+|[A-Za-z_]\w*!?)\}")
+SLOT = re.compile(r"\{(=[^{}]+|#-?[\d.]+\.\.-?[\d.]+|[A-Za-z_]\w*!?)\}")
 _RANGE = re.compile(r"(-?\d+(?:\.(\d+))?)\.\.(-?\d+(?:\.(\d+))?)")
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _TRIES = 40
@@ -55,12 +55,12 @@ class Slots:
             value = self.value(name.rstrip("!"))
             return value.said if said or name.endswith("!") else _plain(value)
 
-        return _SLOT.sub(one, template)
+        return SLOT.sub(one, template)
 
     def argument(self, template: Json) -> Json:
         """An argument with its slots filled; a slot on its own keeps its value's type."""
         if isinstance(template, str):
-            alone = _SLOT.fullmatch(template)
+            alone = SLOT.fullmatch(template)
             if alone and alone[1][0] == "=":
                 return self._computed(alone[1][1:])
             if alone and not alone[1].endswith("!") and alone[1][0] != "#":

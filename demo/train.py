@@ -43,6 +43,7 @@ _WINDOW = 64
 class Settings:
     """A run. text_weight: of a token of plain text, against 1 for a token of a call.
 
+    continues: a run whose weights, optimizer and place in the schedule this one takes over, on other examples.
     first_layer: the layers below it stay as they are, which saves their part of the backward pass.
     """
 
@@ -59,6 +60,7 @@ class Settings:
     first_layer: int = 6
     max_tokens: int = 1500
     text_weight: float = 0.5
+    continues: str = ""
     seed: int = 7
 
 
@@ -69,6 +71,9 @@ def main() -> int:
     parser.add_argument("--base", required=True)
     parser.add_argument("--examples", required=True)
     parser.add_argument("--out", required=True)
+    parser.add_argument(
+        "--continues", default="", metavar="RUN", help="take over from this run, on other examples"
+    )
     parser.add_argument("--minutes", type=float, default=24 * 60.0)
     parser.add_argument("--processes", type=int, default=0, help="default: one a core, one on an accelerator")
     parser.add_argument("--packs-a-step", type=int, default=4)
@@ -109,10 +114,11 @@ class _Run:
             self._trained, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
         )
         self._step, self._elapsed_s, self._n_tokens = 0, 0.0, 0
+        self._first_step = 0  # of these examples
         self._load()
 
     def train(self) -> None:
-        n_steps = len(self._packs) // self._settings.packs_a_step
+        n_steps = self._first_step + len(self._packs) // self._settings.packs_a_step
         started = time.monotonic() - self._elapsed_s
         saved_at = time.monotonic()
         while self._step < n_steps:
@@ -147,7 +153,7 @@ class _Run:
             self._export()
 
     def _one_step(self, progress: float) -> float:
-        start = self._step * self._settings.packs_a_step
+        start = (self._step - self._first_step) * self._settings.packs_a_step
         chosen = self._packs[start : start + self._settings.packs_a_step]
         self._n_tokens += sum(pack.n_tokens for pack in chosen)
         total = torch.tensor([0.0, 0.0])
@@ -239,21 +245,24 @@ class _Run:
         target = Path(self._settings.out) / "checkpoint.pt"
         state = {
             "trained": [p.detach().cpu() for p in self._trained], "optimizer": self._optimizer.state_dict(),
-            "step": self._step, "elapsed_s": self._elapsed_s, "n_tokens": self._n_tokens, "settings": asdict(self._settings),
+            "step": self._step, "first_step": self._first_step, "elapsed_s": self._elapsed_s, "n_tokens": self._n_tokens, "settings": asdict(self._settings),
         }  # fmt: skip
         torch.save(state, target.with_suffix(".part"))
         target.with_suffix(".part").replace(target)
 
     def _load(self) -> None:
         source = Path(self._settings.out) / "checkpoint.pt"
-        if not source.exists():
+        is_own = source.exists()
+        if not is_own and not self._settings.continues:
             return
+        source = source if is_own else Path(self._settings.continues) / "checkpoint.pt"
         state = torch.load(source, weights_only=True)
         with torch.no_grad():
             for parameter, saved in zip(self._trained, state["trained"], strict=True):
                 parameter.copy_(saved)
         self._optimizer.load_state_dict(state["optimizer"])
         self._step, self._elapsed_s, self._n_tokens = state["step"], state["elapsed_s"], state["n_tokens"]
+        self._first_step = state.get("first_step", 0) if is_own else self._step
 
     def _export(self) -> None:
         self._model.to(torch.bfloat16).save_pretrained(Path(self._settings.out) / "adapter")

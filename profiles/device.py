@@ -13,8 +13,10 @@ from pathlib import Path
 from profiles.board import Board, read_board
 from profiles.cgroups import Limits, read_limits
 from profiles.cpu import Cpu, read_cpu
+from profiles.disk import Disk, read_disk
 from profiles.heat import Heat, read_heat
 from profiles.memory import MemoryState, read_memory
+from profiles.power import Power, read_power
 from profiles.reading import Reading, Tree, unknown
 
 
@@ -38,6 +40,8 @@ class Device:
     memory: MemoryState
     limits: Limits
     heat: Heat
+    power: Power
+    disk: Disk
     gpu_backend: Reading[str]
     accelerators: tuple[Accelerator, ...] = ()
 
@@ -93,6 +97,8 @@ def detect_device(
         memory=read_memory(tree),
         limits=read_limits(tree),
         heat=read_heat(tree),
+        power=read_power(tree),
+        disk=read_disk(tree),
         gpu_backend=gpu_backend or unknown("llama.cpp", "not asked"),
         accelerators=accelerators,
     )

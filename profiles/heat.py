@@ -16,28 +16,54 @@ _PI_PAST_SHIFT = 16
 
 @dataclass(frozen=True, slots=True)
 class Heat:
-    """throttled: empty when the machine runs at full speed, otherwise what slows or slowed it."""
+    """throttled: empty when the machine runs at full speed, otherwise what slows or slowed it.
+
+    limit_celsius: at which the hottest zone begins to slow it.
+    """
 
     hottest_celsius: Reading[float]
+    limit_celsius: Reading[float]
     throttled: Reading[str]
 
 
 def read_heat(tree: Tree) -> Heat:
     """From the thermal zones and, by board, the firmware, the cooling devices or the processor's counters."""
-    return Heat(_hottest(tree), _pi_throttled(tree).or_else(_cooling(tree), _counted(tree)))
+    hottest, zone = _hottest(tree)
+    throttled = _pi_throttled(tree).or_else(_cooling(tree), _counted(tree))
+    return Heat(hottest, _limit(tree, zone), throttled)
 
 
-def _hottest(tree: Tree) -> Reading[float]:
-    found: list[tuple[float, str]] = []
+def _hottest(tree: Tree) -> tuple[Reading[float], str]:
+    """The temperature and the zone's name."""
+    found: list[tuple[float, str, str]] = []
     for zone in tree.names(_ZONES, r"thermal_zone\d+"):
         temperature = tree.number(f"{_ZONES}/{zone}/temp").value
         kind = tree.text(f"{_ZONES}/{zone}/type").value or zone
         # A sensor that is switched off reads 0, -256 or an absurd number.
         if temperature is not None and 0 < temperature < 150_000:
-            found.append((temperature / 1000, f"/{_ZONES}/{zone} ({kind})"))
+            found.append((temperature / 1000, f"/{_ZONES}/{zone} ({kind})", zone))
     if not found:
-        return unknown(f"/{_ZONES}", "no thermal zone has a plausible temperature")
-    return Reading(*max(found))
+        return unknown(f"/{_ZONES}", "no thermal zone has a plausible temperature"), ""
+    celsius, source, zone = max(found)
+    return Reading(celsius, source), zone
+
+
+def _limit(tree: Tree, zone: str) -> Reading[float]:
+    """The lowest passive trip point, where the kernel slows things down; active ones only start fans."""
+    where = f"{_ZONES}/{zone}"
+    trips = [
+        tree.number(f"{where}/{name.removesuffix('type')}temp").map(_plausible_celsius)
+        for name in (tree.names(where, r"trip_point_\d+_type") if zone else ())
+        if tree.text(f"{where}/{name}").value == "passive"
+    ]
+    known = [trip for trip in trips if trip.value is not None]
+    if not known:
+        return unknown(f"/{where}", "no passive trip point")
+    return min(known, key=lambda trip: trip.value or 0.0)
+
+
+def _plausible_celsius(millidegrees: int) -> float | None:
+    return millidegrees / 1000 if 0 < millidegrees < 150_000 else None
 
 
 def _pi_throttled(tree: Tree) -> Reading[str]:

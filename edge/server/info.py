@@ -62,6 +62,12 @@ async def detokenize(service: Service, request: Request) -> Response:
     return JSONResponse({"content": text})
 
 
+_TOLD_OF_DEVICE = (
+    "temperature_c", "throttled", "power_w", "power_mode", "memory_available_bytes", "memory_pressure_percent",
+    "disk_wear_percent",
+)  # fmt: skip
+
+
 async def health(service: Service) -> Response:
     """200 while requests are answered, 503 before and after; what makes it slower or may soon end it, in words."""
     if service.is_closing or service.is_loading:
@@ -79,9 +85,7 @@ async def health(service: Service) -> Response:
         "running": stats.running,
         "queued": stats.queued,
         "sequences_free": stats.n_sequences_free,
-        "temperature_c": reading.temperature_c,
-        "power_w": reading.power_w,
-        "memory_available_bytes": reading.memory_available_bytes,
+        **{name: getattr(reading, name) for name in _TOLD_OF_DEVICE},
     }
     return JSONResponse(told)
 

@@ -107,8 +107,17 @@ def _engine_metrics(stats: EngineStats) -> Iterator[Metric]:
 
 _DEVICE = (
     ("temperature_c", "temperature_celsius", "Hottest part of the processor"),
+    ("throttled", "throttled", "1 while the device holds its clocks down"),
     ("power_w", "power_watts", "What the device draws"),
     ("memory_available_bytes", "memory_available_bytes", "Memory that can be had without swapping"),
+    (
+        "memory_pressure_percent",
+        "memory_pressure_percent",
+        "Share of 10 s in which all tasks waited for memory",
+    ),
+    ("disk_wear_percent", "disk_wear_percent", "Life time of the disk that is used at most"),
+    ("disk_written_bytes", "disk_written_bytes", "Written to the file system since it was made"),
+    ("disk_errors", "disk_errors", "Errors that the file system has met"),
     ("resident_bytes", "resident_memory_bytes", "Resident memory of this process"),
 )
 
@@ -118,4 +127,8 @@ def _device_metrics(reading: DeviceReading) -> Iterator[Metric]:
         value = getattr(reading, field)
         if value is not None:
             yield GaugeMetricFamily(_P + ours, text, value=value)
+    if reading.power_mode is not None:
+        mode = GaugeMetricFamily(f"{_P}power_mode", "1 for the mode that is set", labels=["mode"])
+        mode.add_metric([reading.power_mode], 1)
+        yield mode
     yield GaugeMetricFamily(f"{_P}degraded", "1 when /health says degraded", value=bool(reading.troubles))

@@ -77,10 +77,18 @@ class DeviceReading:
     """What the device says of itself at one moment. None: it does not tell.
 
     troubles: sentences that make `/health` say degraded: memory pressure, throttling.
+    throttled: now. memory_pressure_percent: of the last ten seconds, in which all tasks waited for memory.
+    disk_wear_percent, disk_written_bytes, disk_errors: of the disk or file system that the system is on.
     """
 
     temperature_c: float | None = None
+    throttled: bool | None = None
     power_w: float | None = None
+    power_mode: str | None = None
     memory_available_bytes: int | None = None
+    memory_pressure_percent: float | None = None
+    disk_wear_percent: int | None = None
+    disk_written_bytes: int | None = None
+    disk_errors: int | None = None
     resident_bytes: int | None = None
     troubles: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edge.cli.device_reading import read_device
+from tests.profiles.recordings import unpack
 
 
 def write(root, files):
@@ -44,3 +45,13 @@ def test_a_machine_that_tells_nothing_has_no_troubles(tmp_path):
     reading = read_device(tmp_path)
     assert (reading.temperature_c, reading.power_w, reading.memory_available_bytes) == (None, None, None)
     assert reading.troubles == ()
+
+
+def test_a_recorded_board_tells_mode_wear_and_throttling(tmp_path):
+    reading = read_device(unpack("agx-orin-64gb", tmp_path))
+    assert (reading.power_mode, reading.disk_wear_percent, reading.disk_errors) == ("MAXN (mode 0)", 20, 0)
+    assert (reading.throttled, reading.memory_pressure_percent) == (False, 0.0)
+    hot = read_device(unpack("pi4-4gb", tmp_path / "hot"))
+    assert (hot.throttled, hot.power_mode) == (True, "ondemand")
+    assert hot.troubles == ("throttling: slowed down: at the soft temperature limit",)
+    assert read_device(unpack("pi4-8gb", tmp_path / "was hot")).throttled is False

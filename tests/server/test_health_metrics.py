@@ -118,6 +118,23 @@ def test_metrics_have_the_device_where_it_tells(serve):
     assert ("smoltools_edge_power_watts",) not in found
 
 
+def test_health_and_metrics_tell_how_the_board_is(serve):
+    reading = DeviceReading(
+        throttled=True, power_mode="25W (mode 1)", memory_pressure_percent=0.5, disk_wear_percent=20,
+        disk_written_bytes=7, disk_errors=0,
+    )  # fmt: skip
+    http = serve(device=lambda: reading).http()
+    told = http.get("/health").json()
+    assert (told["throttled"], told["power_mode"], told["disk_wear_percent"]) == (True, "25W (mode 1)", 20)
+    assert told["memory_pressure_percent"] == 0.5
+    found = samples(http.get("/metrics").text)
+    assert found[("smoltools_edge_throttled",)] == 1
+    assert found[("smoltools_edge_power_mode", "25W (mode 1)")] == 1
+    assert found[("smoltools_edge_memory_pressure_percent",)] == 0.5
+    assert found[("smoltools_edge_disk_wear_percent",)] == 20
+    assert (found[("smoltools_edge_disk_written_bytes",)], found[("smoltools_edge_disk_errors",)]) == (7, 0)
+
+
 def test_two_servers_in_one_process_count_for_themselves():
     one, two = (create_app(None).state.service.metrics for _ in range(2))
     one.hang_ups.inc()

@@ -1,0 +1,169 @@
+#!/usr/bin/env bash
+# Proves install.sh in a throw-away Debian with systemd as process 1: plan, apply, a call, a second run, a crash, a revert.
+#
+#   sudo tests/jetson/in_debian_root.sh online            from this checkout, packages from the index
+#   sudo tests/jetson/in_debian_root.sh offline BUNDLE    from a bundle, in a root without any network
+#
+# Needs debootstrap and systemd-nspawn. PROOF_WHEELS is a folder with a llama-cpp-python wheel for this processor (else it is
+# compiled in there), PROOF_MODEL a GGUF file (online). PROOF_DIR keeps the base system between runs. The installed system lies
+# in an overlay over it, so what --revert leaves behind is what lies in the overlay afterwards.
+
+set -eEuo pipefail
+checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+work=${PROOF_DIR:-/var/tmp/smoltools-edge-proof}
+wheels=${PROOF_WHEELS:-}
+suite=${PROOF_SUITE:-bookworm}
+port=${PROOF_PORT:-8080}
+mode=${1:-}
+leader= nspawn=
+
+step() { printf '\n== %s\n' "$*"; }
+fail() {
+    printf 'FAILED: %s\n' "$*" >&2
+    exit 1
+}
+
+inside() { nsenter -t "$leader" -a env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin ${PIP_CERT:+PIP_CERT="$PIP_CERT"} "$@"; }
+
+make_base() {
+    [[ -x $work/base-$suite/usr/lib/systemd/systemd ]] && return
+    debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,ca-certificates "$suite" "$work/base-$suite" >"$work/debootstrap.log"
+    rm -f "$work/base-$suite"/var/cache/apt/archives/*.deb
+}
+
+boot() {
+    rm -rf "$work/upper" "$work/work"
+    mkdir -p "$work/upper" "$work/work" "$work/root"
+    mount -t overlay overlay -o "lowerdir=$work/base-$suite,upperdir=$work/upper,workdir=$work/work" "$work/root"
+    local options=(--bind-ro="$checkout:/src")
+    [[ -d /run/systemd/system ]] || options+=(--register=no --keep-unit)
+    [[ $mode == offline ]] && options+=(--private-network --bind-ro="$bundle:/bundle")
+    [[ $mode == online && ${PIP_CERT:-} ]] && options+=(--bind-ro="$PIP_CERT")
+    [[ $wheels ]] && options+=(--bind-ro="$wheels:/wheels")
+    [[ ${PROOF_MODEL:-} ]] && options+=(--bind-ro="$(readlink -f "$PROOF_MODEL"):/model/$(basename "$PROOF_MODEL")")
+    systemd-nspawn -q -D "$work/root" --boot "${options[@]}" </dev/null >"$work/console.log" 2>&1 &
+    nspawn=$!
+    for _ in $(seq 100); do
+        leader=$(pgrep -x systemd -P "$nspawn" | head -n 1 || true)
+        [[ $leader ]] && inside systemctl is-system-running --quiet 2>/dev/null && break
+        sleep 0.3
+    done
+    [[ $leader ]] || fail "systemd does not come up: $(tail -n 3 "$work/console.log")"
+    # The files of a first boot (machine id, random seed, journal) are no doing of install.sh.
+    changed_files >"$work/before"
+}
+
+stop() {
+    [[ $leader ]] && inside systemctl poweroff --force 2>/dev/null
+    [[ ! $nspawn ]] || wait "$nspawn" 2>/dev/null || true
+    umount "$work/root" 2>/dev/null || true
+}
+trap 'stop || true' EXIT
+
+# Everything in the overlay that the base does not have just so (a folder is there when its contents changed, too) but caches,
+# backups of the user lists, logs, package lists and the package database, which is compared by its list.
+changed_files() {
+    (cd "$work/upper" && find . \( -path './var/cache/*' -o -path './var/log/*' -o -path './var/lib/apt/*' -o -path './var/lib/dpkg/*' \
+        -o -path './tmp/*' -o -path './var/tmp/*' -o -path './var/lib/systemd/*' -o -path './run/*' -o -path './etc/*-' -o -path './etc/ld.so.cache' \) -prune -o -print | while read -r name; do
+        [[ -d $name && -d $work/base-$suite/$name ]] || cmp -s "$name" "$work/base-$suite/$name" || printf '%s\n' "$name"
+    done | sort)
+    inside dpkg -l | awk '/^ii/ { print "package " $2 }' | sort
+}
+
+answer() {
+    inside /opt/smoltools-edge/venv/bin/python - "$port" <<'PYTHON'
+import json, sys, urllib.request
+tool = {"type": "function", "function": {"name": "get_weather", "parameters": {
+    "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}
+body = {"messages": [{"role": "user", "content": "What is the weather in Paris?"}], "tools": [tool], "tool_choice": "required"}
+url = f"http://127.0.0.1:{sys.argv[1]}/v1/chat/completions"
+request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+answer = json.load(urllib.request.urlopen(request, timeout=300))
+call = answer["choices"][0]["message"]["tool_calls"][0]["function"]
+assert call["name"] == "get_weather" and isinstance(json.loads(call["arguments"])["city"], str), answer
+print(answer["model"], call["name"], call["arguments"])
+PYTHON
+}
+
+install_arguments() {
+    if [[ $mode == online ]]; then
+        installer=(/src/jetson/install.sh --model "/model/$(basename "$PROOF_MODEL")" ${wheels:+--wheels /wheels})
+    else
+        installer=(/bundle/install.sh)
+    fi
+}
+
+property() { inside systemctl show smoltools-edge -P "$1"; }
+
+prove() {
+    step "plan: changes nothing"
+    inside "${installer[@]}"
+    changed_files | diff "$work/before" - || fail "the plan changed something"
+
+    step "apply"
+    inside "${installer[@]}" --apply
+    [[ $(property ActiveState) == active ]] || fail "the service is $(property ActiveState)"
+
+    step "the service: its user, its limits, a call"
+    inside systemctl status smoltools-edge --no-pager --lines 5
+    inside ps -o user:16,pid,args -p "$(property MainPID)" 2>/dev/null || inside cat "/proc/$(property MainPID)/status" | grep -E '^(Uid|CapEff|NoNewPrivs|Seccomp):'
+    printf 'User=%s MemoryMax=%s StatusText=%s\n' "$(property User)" "$(property MemoryMax)" "$(property StatusText)"
+    [[ $(property User) == smoltools-edge && $(property MemoryMax) -gt 100000000 ]] || fail "not the user or not the limit"
+    answer
+
+    step "a second apply: nothing to do, the service is left alone"
+    local pid
+    pid=$(property MainPID)
+    inside "${installer[@]/#--model/--model}" --plan | grep -E '^ *[0-9]+\.'
+    if [[ $mode == online ]]; then inside /src/jetson/install.sh --apply; else inside "${installer[@]}" --apply; fi
+    [[ $(property MainPID) == "$pid" ]] || fail "the second apply restarted the service"
+
+    step "a crash: started again; a crash loop: ends in failed"
+    inside kill -SEGV "$pid"
+    wait_for "[[ \$(property MainPID) != $pid && \$(property ActiveState) == active ]]" 90 || fail "not started again"
+    answer
+    printf 'restarts: %s\n' "$(property NRestarts)"
+    inside sh -c 'echo SMOLTOOLS_EDGE_MODEL=/nowhere.gguf >>/etc/smoltools-edge/environment'
+    inside systemctl kill -s SEGV smoltools-edge
+    wait_for "[[ \$(property ActiveState) == failed ]]" 120 || fail "a crash loop is not seen as failed: $(property ActiveState)"
+    inside systemctl --failed --no-legend --no-pager
+    inside journalctl -u smoltools-edge -o cat --no-pager -n 4
+    inside sed -i '/nowhere/d' /etc/smoltools-edge/environment
+    inside systemctl reset-failed smoltools-edge
+
+    step "a process that hangs: ended by the watchdog, started again"
+    inside systemctl start smoltools-edge
+    pid=$(property MainPID)
+    inside kill -STOP "$pid"
+    wait_for "[[ \$(property MainPID) != $pid && \$(property ActiveState) == active ]]" 180 || fail "the watchdog did nothing"
+    inside journalctl -u smoltools-edge --no-pager -o cat | grep -i watchdog | tail -n 2
+
+    step "systemd-analyze"
+    inside systemd-analyze verify --man=no smoltools-edge.service && echo "verify: nothing to say"
+    inside systemd-analyze security --no-pager smoltools-edge.service | tail -n 1
+
+    step "revert: nothing is left"
+    inside "${installer[0]}" --revert
+    changed_files | diff "$work/before" - && echo "the system is as it was"
+}
+
+wait_for() {
+    local end=$((SECONDS + $2))
+    while ((SECONDS < end)); do
+        eval "$1" && return
+        sleep 1
+    done
+    return 1
+}
+
+case $mode in
+    online) [[ ${PROOF_MODEL:-} ]] || fail "PROOF_MODEL must name a GGUF file" ;;
+    offline) bundle=$(cd "${2:?the folder of a bundle}" && pwd) ;;
+    *) fail "online or offline BUNDLE" ;;
+esac
+mkdir -p "$work"
+make_base
+boot
+install_arguments
+prove
+step "all of it holds ($mode, $suite)"

@@ -44,7 +44,7 @@ _GENERAL = frozenset(
     {"web_search", "get_webpage", "http_request", "shell_command", "execute_python", "database_query"}
 )
 _BRANCHES = 6
-_SETTINGS_SHARE = 0.45
+_SETTINGS_SHARE = 0.5
 _FAILED = re.compile(r"error|invalid|unknown|not found|must be|did you mean|allowed", re.IGNORECASE)
 _STATED_TODAY = re.compile(r"(?:[Tt]oday|[Dd]ate|[Nn]ow|It is)\b[^.]{0,40}?(\d{4}-\d\d-\d\d)")
 _LANGUAGES = {code: name for name, code in listed_pools()["language"]} | {
@@ -527,7 +527,9 @@ class _Branches:
             if isinstance(value, str) and re.fullmatch(r"\{[A-Za-z_]\w*\}", value)
         }
         keys = [
-            key for key, words in said.items() if isinstance(arguments[key], str) and arguments[key] != words
+            key
+            for key, words in said.items()
+            if isinstance(arguments.get(key), str) and arguments[key] != words
         ]
         if not keys:
             return None

@@ -96,8 +96,6 @@ record() {
     grep -qxF -- "$line" "$record_file" 2>/dev/null || printf '%s\n' "$line" >>"$record_file"
 }
 
-recorded() { [[ -f $record_file ]] && cut -f1 "$record_file" | grep -qx -- "$1"; }
-
 revert_changes() {
     local name detail
     [[ -s $record_file ]] || {

@@ -15,7 +15,8 @@ wheels=${PROOF_WHEELS:-}
 suite=${PROOF_SUITE:-bookworm}
 port=${PROOF_PORT:-8080}
 mode=${1:-}
-leader= nspawn=
+leader=''
+nspawn=''
 
 step() { printf '\n== %s\n' "$*"; }
 fail() {
@@ -25,16 +26,22 @@ fail() {
 
 inside() { nsenter -t "$leader" -a env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin ${PIP_CERT:+PIP_CERT="$PIP_CERT"} "$@"; }
 
+# Offline, the image must have Python and the OpenMP library, as those of the boards do; python3-venv it need not have.
 make_base() {
-    [[ -x $work/base-$suite/usr/lib/systemd/systemd ]] && return
-    debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,ca-certificates "$suite" "$work/base-$suite" >"$work/debootstrap.log"
-    rm -f "$work/base-$suite"/var/cache/apt/archives/*.deb
+    local packages=systemd,systemd-sysv,dbus,ca-certificates
+    base=$work/base-$suite-$mode
+    [[ $mode == online ]] || packages+=,python3,libgomp1
+    [[ -e $base/made ]] && return
+    rm -rf "$base"
+    debootstrap --variant=minbase --include="$packages" "$suite" "$base" >"$work/debootstrap.log"
+    rm -f "$base"/var/cache/apt/archives/*.deb
+    touch "$base/made"
 }
 
 boot() {
     rm -rf "$work/upper" "$work/work"
     mkdir -p "$work/upper" "$work/work" "$work/root"
-    mount -t overlay overlay -o "lowerdir=$work/base-$suite,upperdir=$work/upper,workdir=$work/work" "$work/root"
+    mount -t overlay overlay -o "lowerdir=$base,upperdir=$work/upper,workdir=$work/work" "$work/root"
     local options=(--bind-ro="$checkout:/src")
     [[ -d /run/systemd/system ]] || options+=(--register=no --keep-unit)
     [[ $mode == offline ]] && options+=(--private-network --bind-ro="$bundle:/bundle")
@@ -65,7 +72,7 @@ trap 'stop || true' EXIT
 changed_files() {
     (cd "$work/upper" && find . \( -path './var/cache/*' -o -path './var/log/*' -o -path './var/lib/apt/*' -o -path './var/lib/dpkg/*' \
         -o -path './tmp/*' -o -path './var/tmp/*' -o -path './var/lib/systemd/*' -o -path './run/*' -o -path './etc/*-' -o -path './etc/ld.so.cache' \) -prune -o -print | while read -r name; do
-        [[ -d $name && -d $work/base-$suite/$name ]] || cmp -s "$name" "$work/base-$suite/$name" || printf '%s\n' "$name"
+        [[ -d $name && -d $base/$name ]] || cmp -s "$name" "$base/$name" || printf '%s\n' "$name"
     done | sort)
     inside dpkg -l | awk '/^ii/ { print "package " $2 }' | sort
 }

@@ -20,9 +20,11 @@ PIS = [name for name in NAMES if name.startswith("pi")]
 def plan(tmp_path):
     """Runs install.sh for a recorded board: the finished process."""
 
+    counter = iter(range(100))
+
     def run(name, *args, script=JETSON / "install.sh", **changes):
         files = {path.replace("__", "/"): text for path, text in changes.items()}
-        root = unpack(name, tmp_path / "root", files)
+        root = unpack(name, tmp_path / f"root{next(counter)}", files)
         command = ["bash", str(script), "--root", str(root), *map(str, args)]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 

@@ -21,9 +21,13 @@ ALLOWED = {
     "edge.server": {"edge.errors", "edge.types", "edge.grammar", "edge.chat", "edge.engine"},
     "edge.accuracy": {"edge.errors", "edge.types", "edge.grammar", "edge.chat", "edge.engine"},
     "edge.tools": {"edge.errors", "edge.types", "edge.grammar", "edge.chat", "edge.engine"},
+    # Looks after the board and the program on it, so it knows both.
+    "edge.deploy": {
+        "edge.errors", "edge.types", "edge.grammar", "edge.chat", "edge.engine", "edge.models", "profiles",
+    },
     "edge.cli": {
         "edge.errors", "edge.types", "edge.grammar", "edge.chat", "edge.engine", "edge.models",
-        "edge.server", "edge.accuracy", "edge.tools", "convert", "profiles",
+        "edge.server", "edge.accuracy", "edge.tools", "edge.deploy", "convert", "profiles",
     },
     "edge": {"edge.errors", "edge.types", "edge.chat", "edge.engine", "edge.models"},
     "convert": set(),

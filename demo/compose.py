@@ -44,7 +44,6 @@ _GENERAL = frozenset(
     {"web_search", "get_webpage", "http_request", "shell_command", "execute_python", "database_query"}
 )
 _BRANCHES = 6
-_SETTINGS_SHARE = 0.5
 _FAILED = re.compile(r"error|invalid|unknown|not found|must be|did you mean|allowed", re.IGNORECASE)
 _STATED_TODAY = re.compile(r"(?:[Tt]oday|[Dd]ate|[Nn]ow|It is)\b[^.]{0,40}?(\d{4}-\d\d-\d\d)")
 _LANGUAGES = {code: name for name, code in listed_pools()["language"]} | {
@@ -148,11 +147,12 @@ def _is_core(tool: WrittenTool) -> bool:
 
 
 class Composer:
-    """Draws groups from the material. held_out: what the evaluation uses and training must not."""
+    """Draws groups from the material. settings_share: of the groups that are deployments. held_out: what the evaluation uses and training must not."""
 
-    def __init__(self, material: Material, seed: int, held_out: HeldOut) -> None:
+    def __init__(self, material: Material, seed: int, held_out: HeldOut, settings_share: float = 0.5) -> None:
         self._rng = random.Random(seed)
         self._held_out = held_out
+        self._settings_share = settings_share
         self._tools = {name: tool for name, tool in material.tools.items() if not held_out.has_tool(name)}
         usable = [
             d for d in (*material.no_tool, *material.dialogs) if all(name in self._tools for name in d.tools)
@@ -181,7 +181,7 @@ class Composer:
                 yield group
 
     def _drawn_group(self) -> Group | None:
-        if self._settings and self._rng.random() < _SETTINGS_SHARE:
+        if self._settings and self._rng.random() < self._settings_share:
             return self._setting_group()
         return self._dialog_group() if self._rng.random() < 0.55 else self._tool_group()
 
@@ -632,9 +632,14 @@ def main() -> int:
     parser.add_argument(
         "--without", metavar="GLOB", default="", help="leave these files of material out, e.g. 'settings_*'"
     )
+    parser.add_argument(
+        "--settings-share", type=float, default=0.5, help="of the groups that are deployments"
+    )
     args = parser.parse_args()
     try:
-        composer = Composer(read_material(DATA, without=args.without), args.seed, HeldOut.read())
+        composer = Composer(
+            read_material(DATA, without=args.without), args.seed, HeldOut.read(), args.settings_share
+        )
     except MaterialError as exc:
         print(exc, file=sys.stderr)
         return 1

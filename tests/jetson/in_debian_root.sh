@@ -3,6 +3,7 @@
 #
 #   sudo tests/jetson/in_debian_root.sh online            from this checkout, packages from the index
 #   sudo tests/jetson/in_debian_root.sh offline BUNDLE    from a bundle, in a root without any network
+#   sudo tests/jetson/in_debian_root.sh tune              tune.sh on stand-ins for a Jetson and a Raspberry Pi
 #
 # Needs debootstrap and systemd-nspawn. PROOF_WHEELS is a folder with a llama-cpp-python wheel for this processor (else it is
 # compiled in there), PROOF_MODEL a GGUF file (online). PROOF_DIR keeps the base system between runs. The installed system lies
@@ -30,7 +31,7 @@ inside() { nsenter -t "$leader" -a env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sb
 make_base() {
     local packages=systemd,systemd-sysv,dbus,ca-certificates
     base=$work/base-$suite-$mode
-    [[ $mode == online ]] || packages+=,python3,libgomp1
+    [[ $mode != offline ]] || packages+=,python3,libgomp1
     [[ -e $base/made ]] && return
     rm -rf "$base"
     debootstrap --variant=minbase --include="$packages" "$suite" "$base" >"$work/debootstrap.log"
@@ -118,6 +119,8 @@ prove() {
     [[ $(property User) == smoltools-edge && $(property MemoryMax) -gt 100000000 ]] || fail "not the user or not the limit"
     answer
 
+    inside du -sh /opt/smoltools-edge | sed 's/$/ with all packages/'
+
     step "a second apply: nothing to do, the service is left alone"
     local pid
     pid=$(property MainPID)
@@ -154,6 +157,67 @@ prove() {
     changed_files | diff "$work/before" - && echo "the system is as it was"
 }
 
+# Files that make the root look like a board. The kernel's own folders are covered by empty ones.
+be_board() {
+    inside umount /sys/firmware /sys/class/hwmon /sys/devices/system/cpu /proc/pressure 2>/dev/null || true
+    # shellcheck disable=SC2016
+    inside sh -ec '
+        for folder in /sys/firmware /sys/class/hwmon /sys/devices/system/cpu /proc/pressure; do
+            [ ! -d "$folder" ] || mount -t tmpfs tmpfs "$folder"
+        done
+        mkdir -p /sys/firmware/devicetree/base /sys/class/hwmon/hwmon0 /sys/devices/system/cpu/cpufreq/policy0
+        printf "%s\0" "$1" >/sys/firmware/devicetree/base/model
+        printf "%s\0" "$2" >/sys/firmware/devicetree/base/compatible
+        echo pwmfan >/sys/class/hwmon/hwmon0/name
+        echo ondemand >/sys/devices/system/cpu/cpufreq/policy0/scaling_governor' sh "$@"
+}
+
+be_pi() {
+    be_board "Raspberry Pi 5 Model B Rev 1.0" "raspberrypi,5-model-b"
+    inside sh -ec 'mkdir -p /boot/firmware
+        echo "console=tty1 root=PARTUUID=1 rootwait" >/boot/firmware/cmdline.txt
+        printf "%s\n" "[all]" "arm_boost=1" >/boot/firmware/config.txt'
+}
+
+be_jetson() {
+    be_board "NVIDIA Jetson Orin Nano Developer Kit" "nvidia,p3767-0005"
+    # shellcheck disable=SC2016
+    inside sh -ec 'mkdir -p /var/lib/nvpmodel
+        echo "# R36 (release), REVISION: 4.3, GCID: 1, BOARD: generic" >/etc/nv_tegra_release
+        printf "%s\n" "< POWER_MODEL ID=0 NAME=15W >" "< POWER_MODEL ID=1 NAME=25W >" >/etc/nvpmodel.conf
+        echo pmode:0000 >/var/lib/nvpmodel/status
+        printf "%s\n" "<FAN 1>" "FAN_PROFILE quiet {" "FAN_PROFILE cool {" "  FAN_DEFAULT_PROFILE quiet" >/etc/nvfancontrol.conf
+        printf "%s\n" "[Service]" "ExecStart=/bin/sleep infinity" >/etc/systemd/system/nvfancontrol.service
+        cat >/usr/sbin/nvpmodel <<"PROGRAM"
+#!/bin/sh
+if [ "$1" = -m ]; then echo "pmode:000$2" >/var/lib/nvpmodel/status; fi
+grep -q 0001 /var/lib/nvpmodel/status && echo "NV Power Mode: 25W" || echo "NV Power Mode: 15W"
+PROGRAM
+        chmod +x /usr/sbin/nvpmodel; systemctl daemon-reload; systemctl start nvfancontrol'
+}
+
+# The files that tune.sh may touch, and their contents.
+tuned_files() {
+    inside sh -c 'find /boot /etc /var/lib/nvpmodel -type f ! -name "*-" -exec sha256sum {} + | sort -k 2
+        readlink /etc/systemd/system/default.target; cat /sys/devices/system/cpu/cpufreq/policy0/scaling_governor; nvpmodel -q 2>/dev/null'
+}
+
+prove_tune() {
+    local board
+    for board in pi jetson; do
+        step "$board: plan, apply, again, revert"
+        "be_$board"
+        tuned_files >"$work/before"
+        inside /src/jetson/tune.sh --skip swap
+        tuned_files | diff "$work/before" - || fail "the plan changed something"
+        inside /src/jetson/tune.sh --skip swap --apply
+        tuned_files | diff "$work/before" - || true
+        inside /src/jetson/tune.sh --skip swap | grep -q "All of it is done" || fail "something is left to do"
+        inside /src/jetson/tune.sh --revert
+        tuned_files | diff "$work/before" - && echo "as it was"
+    done
+}
+
 wait_for() {
     local end=$((SECONDS + $2))
     while ((SECONDS < end)); do
@@ -165,12 +229,17 @@ wait_for() {
 
 case $mode in
     online) [[ ${PROOF_MODEL:-} ]] || fail "PROOF_MODEL must name a GGUF file" ;;
+    tune) ;;
     offline) bundle=$(cd "${2:?the folder of a bundle}" && pwd) ;;
-    *) fail "online or offline BUNDLE" ;;
+    *) fail "online, offline BUNDLE or tune" ;;
 esac
 mkdir -p "$work"
 make_base
 boot
-install_arguments
-prove
+if [[ $mode == tune ]]; then
+    prove_tune
+else
+    install_arguments
+    prove
+fi
 step "all of it holds ($mode, $suite)"

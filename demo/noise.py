@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-_OUTSIDE = re.compile(r"(\{[^{}]+\})")
+_SLOT = re.compile(r"(\{[^{}]+\})")
 _WORD = re.compile(r"[a-z]{5,}")
 _OPENERS = (
-    "Hi, ", "Hello! ", "Hey, ", "ok, ", "Please: ", "Quick one: ", "One more thing: ", "Sorry to bother you. ", "Good morning. ",
-    "hey there, ", "Right, ", "So, ", "Morning! ", "Question: ", "Me again. ", "If you have a second: ",
+    "Hi, ", "Hello! ", "Hey, ", "ok, ", "Please: ", "Quick one: ", "One more thing: ", "Sorry to bother you. ",
+    "Good morning. ", "hey there, ", "Right, ", "So, ", "Morning! ", "Question: ", "Me again. ",
+    "If you have a second: ",
 )  # fmt: skip
 _CLOSERS = (
     " Thanks!",
@@ -28,14 +29,9 @@ _CLOSERS = (
 
 def disturbed(ask: str, copied: Iterable[str], rng: random.Random) -> str:
     """`ask`, a sentence with open slots, sometimes disturbed. copied: texts that the arguments hold literally."""
-    literals = [text.lower() for text in copied if text]
-    is_copied = (
-        any(text in ask.lower() for text in literals)
-        or '"' in ask
-        or "'" in ask.replace("'s", "").replace("n't", "")
-    )
+    is_copied = _quotes(ask) or any(text.lower() in ask.lower() for text in copied if text)
     if not is_copied and rng.random() < 0.13:
-        ask = _outside(ask, str.lower)
+        ask = _outside_slots(ask, str.lower)
     if not is_copied and rng.random() < 0.10:
         ask = _with_slip(ask, rng)
     if rng.random() < 0.06 and ask[-1:] in ".?!":
@@ -47,23 +43,23 @@ def disturbed(ask: str, copied: Iterable[str], rng: random.Random) -> str:
     return ask
 
 
-def _outside(ask: str, change: object) -> str:
-    parts = _OUTSIDE.split(ask)
-    return "".join(part if part.startswith("{") else change(part) for part in parts)  # type: ignore[operator]
+def _quotes(ask: str) -> bool:
+    return '"' in ask or "'" in ask.replace("'s", "").replace("n't", "")
+
+
+def _outside_slots(ask: str, change: Callable[[str], str]) -> str:
+    parts = _SLOT.split(ask)
+    return "".join(part if part.startswith("{") else change(part) for part in parts)
 
 
 def _with_slip(ask: str, rng: random.Random) -> str:
-    spans = [
-        m.span() for m in _WORD.finditer(_outside(ask, lambda part: part)) if not _in_slot(ask, m.start())
-    ]
-    if not spans:
+    slots = [match.span() for match in _SLOT.finditer(ask)]
+    words = [match.span() for match in _WORD.finditer(ask)]
+    free = [word for word in words if not any(start <= word[0] < stop for start, stop in slots)]
+    if not free:
         return ask
-    start, end = rng.choice(spans)
-    return ask[:start] + slipped(ask[start:end], rng) + ask[end:]
-
-
-def _in_slot(ask: str, position: int) -> bool:
-    return any(m.start() <= position < m.end() for m in _OUTSIDE.finditer(ask))
+    start, stop = rng.choice(free)
+    return ask[:start] + slipped(ask[start:stop], rng) + ask[stop:]
 
 
 def slipped(word: str, rng: random.Random) -> str:

@@ -14,11 +14,15 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import date
 
+from simpleeval import InvalidExpression, simple_eval
+
 from demo.pools import MADE, NEED_TODAY, RANGES, Json, Value, listed_pools
 
 SLOT = re.compile(r"\{(=[^{}]+|#-?[\d.]+\.\.-?[\d.]+|[A-Za-z_]\w*!?)\}")
 _RANGE = re.compile(r"(-?\d+(?:\.(\d+))?)\.\.(-?\d+(?:\.(\d+))?)")
 _NAME = re.compile(r"[A-Za-z_]\w*")
+_FUNCTIONS = {"round": round, "min": min, "max": max, "int": int, "abs": abs, "float": float}
+_POOLS: dict[str, Json] = dict(listed_pools())
 _TRIES = 40
 
 
@@ -46,16 +50,15 @@ class Slots:
     def text(self, template: str, *, said: bool) -> str:
         """said: in the user's words."""
 
-        def one(match: re.Match[str]) -> str:
-            name = match[1]
-            if name.startswith("="):
-                return _number_text(self._computed(name[1:]))
-            if name.startswith("#"):
-                return self._draw_range(name[1:]).said
-            value = self.value(name.rstrip("!"))
-            return value.said if said or name.endswith("!") else _plain(value)
+        return _SLOT.sub(lambda match: self._slot_text(match[1], said), template)
 
-        return SLOT.sub(one, template)
+    def _slot_text(self, slot: str, said: bool) -> str:
+        if slot.startswith("="):
+            return str(self._computed(slot[1:]))
+        if slot.startswith("#"):
+            return self._draw_range(slot[1:]).said
+        value = self.value(slot.rstrip("!"))
+        return value.said if said or slot.endswith("!") else _plain(value)
 
     def argument(self, template: Json) -> Json:
         """An argument with its slots filled; a slot on its own keeps its value's type."""
@@ -76,11 +79,9 @@ class Slots:
 
     def _draw(self, name: str) -> Value:
         base = name if name in self._lists or name in MADE else name.rstrip("0123456789")
-        taken = [
-            _plain(value)
-            for key, value in self._drawn.items()
-            if key.rstrip("0123456789") == base.rstrip("0123456789")
-        ]
+        family = base.rstrip("0123456789")
+        taken = [_plain(value) for key, value in self._drawn.items() if key.rstrip("0123456789") == family]
+        # A list may have fewer values than a text asks for; then one comes twice.
         for _ in range(_TRIES):
             found = self._draw_base(base, name)
             if _plain(found) not in taken:
@@ -109,23 +110,19 @@ class Slots:
         if not digits:
             number = self._rng.randint(int(match[1]), int(match[3]))
             return Value(str(number), number)
-        exact = round(self._rng.uniform(float(match[1]), float(match[3])), digits)
-        return Value(f"{exact:.{digits}f}", exact)
+        drawn = round(self._rng.uniform(float(match[1]), float(match[3])), digits)
+        return Value(f"{drawn:.{digits}f}", drawn)
 
     def _computed(self, expression: str) -> float | int:
         names = {name: self.value(name).meant for name in _NAME.findall(expression) if name not in _FUNCTIONS}
         try:
-            found = eval(expression, {"__builtins__": {}}, {**_FUNCTIONS, **names})
-        except Exception as exc:
+            found = simple_eval(expression, functions=_FUNCTIONS, names=names)
+        except (InvalidExpression, ArithmeticError, SyntaxError, TypeError, ValueError) as exc:
             raise MaterialError(f"{{={expression}}} cannot be computed: {exc}") from exc
         if not isinstance(found, int | float):
             raise MaterialError(f"{{={expression}}} is no number")
         rounded = round(found, 2)
         return int(rounded) if rounded == int(rounded) else rounded
-
-
-_FUNCTIONS = {"round": round, "min": min, "max": max, "int": int, "abs": abs, "float": float}
-_POOLS: dict[str, Json] = dict(listed_pools())
 
 
 def _as_value(entry: Json) -> Value:
@@ -142,11 +139,7 @@ def _plain(value: Value) -> str:
     if isinstance(value.meant, int | float) and not isinstance(value.meant, bool):
         # A price said as 12.50 is written so in an expression, too.
         try:
-            return value.said if float(value.said) == value.meant else _number_text(value.meant)
+            return value.said if float(value.said) == value.meant else str(value.meant)
         except ValueError:
-            return _number_text(value.meant)
+            return str(value.meant)
     return json.dumps(value.meant, ensure_ascii=False)
-
-
-def _number_text(number: float) -> str:
-    return str(number)

@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         composer = Composer(read_material(), args.seed, HeldOut.read())
-        counts = _write(composer, args.examples, args.out)
+        counts = write_examples(composer, args.examples, args.out)
     except (MaterialError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _write(composer: Composer, n_examples: int, out: Path) -> Counter[str]:
+def write_examples(composer: Composer, n_examples: int, out: Path) -> Counter[str]:
     """The number of dialogues of each scenario. The file appears when it is complete."""
     counts = Counter[str]()
     part = out.with_name(out.name + ".part")

@@ -49,12 +49,13 @@ def read_files(files: Sequence[Path]) -> tuple[Material, list[str]]:
     faults: list[str] = []
     parsed = list(_parsed(files, faults))
     tools = _tools(parsed, faults)
-    no_tool, dialogs = (_dialogs(parsed, kind, tools, faults) for kind in ("no_tool", "dialogs"))
+    no_tool = tuple(_dialogs(parsed, "no_tool", tools, faults))
+    dialogs = tuple(_dialogs(parsed, "dialogs", tools, faults))
     for tool in tools.values():
         for request in (*tool.requests, *tool.many):
             with _collecting(faults, f"{tool.file}: {tool.name}: {request.ask[:60]!r}"):
                 _try_request(request, tools)
-    return Material(tools, tuple(no_tool), tuple(dialogs)), faults
+    return Material(tools, no_tool, dialogs), faults
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,19 +70,24 @@ def write_checkpoint(source: Path, folder: Path, *, chat_template: str | None = 
     return folder
 
 
+def tokenizer_json(source: Path) -> dict[str, object]:
+    """What tokenizer.json holds for a GGUF file's vocabulary. Raises UnsupportedModel for an unknown pre-tokenizer."""
+    return _tokenizer(_Fields(gguf.GGUFReader(source)))
+
+
 class _Fields:
     """Header values by name."""
 
     def __init__(self, reader: gguf.GGUFReader) -> None:
         self._reader = reader
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - a header holds values of any type
         field = self._reader.get_field(name)
         if field is None:
             raise UnsupportedModel(f"the file's header lacks {name}")
         return field.contents()
 
-    def get(self, name: str, default: object) -> Any:
+    def get(self, name: str, default: object) -> Any:  # noqa: ANN401
         field = self._reader.get_field(name)
         return default if field is None else field.contents()
 

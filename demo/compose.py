@@ -1,6 +1,6 @@
 """Writes training examples, one group of dialogues a line, and prints how many there are of each scenario.
 
-    python -m demo.compose --out examples.jsonl [--examples 9500] [--seed 7]
+    python -m demo.compose --out examples.jsonl [--examples 9500] [--seed 7] [--without GLOB]
 
 The same seed gives the same bytes.
 """
@@ -21,7 +21,7 @@ from demo.slots import MaterialError
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
-        composer = Composer(read_material(), args.seed, HeldOut.read())
+        composer = Composer(read_material(without=args.without), args.seed, HeldOut.read())
         counts = write_examples(composer, args.examples, args.out)
     except (MaterialError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
@@ -42,6 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--examples", type=int, default=9500)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument(
+        "--without", metavar="GLOB", default="", help="leave these files of material out, e.g. 'settings_*'"
+    )
     return parser
 
 

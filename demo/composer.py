@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import partial
 from typing import Any
 
 from demo import phrases
@@ -25,6 +26,7 @@ from demo.stock import Stock
 from demo.views import ToolView
 
 _BRANCHES = 6
+_SETTINGS_SHARE = 0.5
 _MOST_TOOLS = 8
 _STATED_TODAY = re.compile(r"(?:[Tt]oday|[Dd]ate|[Nn]ow|It is)\b[^.]{0,40}?(\d{4}-\d\d-\d\d)")
 
@@ -56,10 +58,15 @@ class Composer:
         """Groups until they hold n_examples dialogues; a longer run begins with what a shorter one gives."""
         n_made = 0
         while n_made < n_examples:
-            group = self._dialog_group() if self._rng.random() < 0.55 else self._tool_group()
+            group = self._drawn_group()
             if group is not None:
                 n_made += len(group.dialogs)
                 yield group
+
+    def _drawn_group(self) -> Group | None:
+        if self._stock.has_settings and self._rng.random() < _SETTINGS_SHARE:
+            return self._setting_group()
+        return self._dialog_group() if self._rng.random() < 0.55 else self._tool_group()
 
     def _tool_group(self) -> Group | None:
         """Dialogues around one to three tools."""
@@ -101,6 +108,22 @@ class Composer:
             dialogs,
             views,
             system=lambda: self._system(own, today, needs_today=branches.needs_today or slots.needs_today),
+        )
+
+    def _setting_group(self) -> Group | None:
+        """A deployment's conversations, side by side."""
+        setting = self._stock.setting()
+        # Distractors of other fields only: a near twin of a setting's own tool could also be right.
+        views = self._views(setting.tools, [], len(setting.tools) + self._rng.choice((0, 0, 0, 1, 2)))
+        today = self._today()
+        branches = Branches(self._stock, views, today)
+        dialogs = [self._kept(partial(branches.written, dialog)) for dialog in setting.dialogs]
+        return self._group(
+            dialogs,
+            views,
+            system=lambda: self._system(
+                setting.system, today, needs_today=branches.needs_today or setting.has_date
+            ),
         )
 
     def _around(self, dialog: Dialog, branches: Branches, slots: Slots) -> list[Branch | None]:

@@ -5,7 +5,7 @@ The files' format is described in data/README.md and read by `reading.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,7 +80,6 @@ class Turn:
     text: str = ""
     calls: tuple[tuple[str, Args], ...] = ()
     results: tuple[str, ...] = ()
-    is_trained: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,8 @@ class Dialog:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A deployment: system text with house rules, tools, and conversations under it. has_date: it states today's date."""
+    """A deployment: system text with house rules, tools, and conversations under it. has_date: whether it is to state
+    today's date."""
 
     system: str
     tools: tuple[str, ...]
@@ -114,11 +114,3 @@ class Material:
     no_tool: tuple[Dialog, ...]
     dialogs: tuple[Dialog, ...]
     settings: tuple[Setting, ...] = ()
-
-
-def user_texts(material: Material) -> Iterator[str]:
-    """Every sentence of a user, with its slots open."""
-    for tool in material.tools.values():
-        yield from (request.ask for request in (*tool.requests, *tool.many))
-    for dialog in (*material.no_tool, *material.dialogs):
-        yield from (turn.text for turn in dialog.turns if turn.kind == "user")

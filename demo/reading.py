@@ -12,15 +12,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonschema import Draft202012Validator, SchemaError
 
-from demo.material import SCENARIOS, Args, Dialog, Material, Request, Turn, WrittenTool
+from demo.material import SCENARIOS, Args, Dialog, Material, Request, Setting, Turn, WrittenTool
 from demo.pools import load_yaml
-from demo.slots import MaterialError, Slots
+from demo.slots import SLOT, MaterialError, Slots
 
 DATA = Path(__file__).parent / "data"
 _TRIAL_DAY = date(2026, 3, 4)
@@ -33,11 +34,12 @@ _MAY_FOLLOW = {
 }
 
 
-def read_material(folder: Path = DATA) -> Material:
-    """Raises MaterialError with every fault found, a line each."""
-    files = sorted(path for path in folder.glob("*.yaml") if path.name != "pools.yaml")
+def read_material(folder: Path = DATA, *, without: str = "") -> Material:
+    """without: a pattern of file names to leave out. Raises MaterialError with every fault found, a line each."""
+    named = {path.stem: path for path in sorted(folder.glob("*.yaml")) if path.name != "pools.yaml"}
+    files = [path for name, path in named.items() if not fnmatch(name, without)]
     if not files:
-        raise MaterialError(f"{folder}: no *.yaml there")
+        raise MaterialError(f"{folder}: no *.yaml to read; there are {', '.join(named) or 'none'}")
     material, faults = read_files(files)
     if faults:
         raise MaterialError("\n".join(faults))
@@ -55,7 +57,8 @@ def read_files(files: Sequence[Path]) -> tuple[Material, list[str]]:
         for request in (*tool.requests, *tool.many):
             with _collecting(faults, f"{tool.file}: {tool.name}: {request.ask[:60]!r}"):
                 _try_request(request, tools)
-    return Material(tools, no_tool, dialogs), faults
+    settings = tuple(_settings(parsed, tools, faults))
+    return Material(tools, no_tool, dialogs, settings), faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,32 @@ def _dialogs(
                 _check_order(dialog)
                 _try_dialog(dialog, tools)
                 yield dialog
+
+
+def _settings(
+    files: Sequence[_File], tools: Mapping[str, WrittenTool], faults: list[str]
+) -> Iterator[Setting]:
+    for file in files:
+        for entry in file.content.get("settings") or []:
+            place = f"{file.name}: setting {str(entry)[:70]!r}"
+            with _collecting(faults, place):
+                yield _setting(entry, file.name, tools, faults)
+
+
+def _setting(
+    entry: Mapping[str, Any], file: str, tools: Mapping[str, WrittenTool], faults: list[str]
+) -> Setting:
+    if SLOT.search(entry["system"]):
+        raise MaterialError("the system text of a setting has no slots")
+    dialogs = []
+    for number, given in enumerate(entry.get("dialogs") or []):
+        with _collecting(faults, f"{file}: setting {entry['system'][:50]!r}: dialog {number}"):
+            values = {**(entry.get("values") or {}), **(given.get("values") or {})}
+            dialog = _dialog({**given, "values": values, "tools": entry["tools"]}, file)
+            _check_order(dialog)
+            _try_dialog(dialog, tools)
+            dialogs.append(dialog)
+    return Setting(entry["system"], tuple(entry["tools"]), tuple(dialogs), bool(entry.get("today")), file)
 
 
 def _tool(entry: Mapping[str, Any], file: str) -> WrittenTool:

@@ -50,7 +50,7 @@ class Slots:
     def text(self, template: str, *, said: bool) -> str:
         """said: in the user's words."""
 
-        return _SLOT.sub(lambda match: self._slot_text(match[1], said), template)
+        return SLOT.sub(lambda match: self._slot_text(match[1], said), template)
 
     def _slot_text(self, slot: str, said: bool) -> str:
         if slot.startswith("="):

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from demo.held_out import HeldOut
-from demo.material import Dialog, Material, Request, WrittenTool
+from demo.material import Dialog, Material, Request, Setting, WrittenTool
 
 # Tools that can stand in for almost any other: beside them "I have no tool for that" would be a wrong lesson.
 _GENERAL = frozenset(
@@ -27,6 +27,7 @@ class Stock:
         self._short = [dialog for dialog in usable if _is_short(dialog) and _is_no_tool(dialog)]
         self._dialogs = [dialog for dialog in usable if not _is_short(dialog)]
         self._dialogs += [dialog for dialog in usable if _is_short(dialog) and not _is_no_tool(dialog)]
+        self._settings = [s for s in material.settings if all(name in self.tools for name in s.tools)]
         self._by_file: dict[str, list[str]] = {}
         for tool in self.tools.values():
             self._by_file.setdefault(tool.file, []).append(tool.name)
@@ -49,6 +50,13 @@ class Stock:
         while drawn.scenario == "single_tool" and self.rng.random() < 0.6:
             drawn = self._next("dialogs", self._dialogs)  # there are many of these, and they teach less
         return drawn
+
+    @property
+    def has_settings(self) -> bool:
+        return bool(self._settings)
+
+    def setting(self) -> Setting:
+        return self._next("settings", self._settings)
 
     def request(self, tool: str) -> Request:
         return self._next(f"requests {tool}", self.tools[tool].requests)

@@ -1,6 +1,7 @@
 """Trains the LoRA adapter of the demonstration model.
 
     python -m demo.train --base CHECKPOINT --examples examples.jsonl --out DIR [--minutes 90] [--processes 2]
+        [--continues RUN]
 
 Loss on the assistant's text only. On a CPU, one process a core with one thread each is faster than one process with
 many; gradients are summed between them. The learning rate falls with the share of the examples or of the time that is
@@ -52,15 +53,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--base", required=True, help="folder of the checkpoint to train on")
     parser.add_argument("--examples", required=True, help="what demo.compose wrote")
     parser.add_argument("--out", required=True, help="folder of the run")
+    parser.add_argument(
+        "--continues", default="", metavar="RUN", help="take over from this run, on other examples"
+    )
     parser.add_argument("--minutes", type=float, default=24 * 60.0)
     parser.add_argument("--processes", type=int, default=0, help="default: one a core, one on an accelerator")
-    parser.add_argument("--packs-a-step", type=int, default=Settings.packs_a_step)
-    parser.add_argument("--learning-rate", type=float, default=Settings.learning_rate)
+    # Without these, the run has what Settings says.
+    parser.add_argument("--packs-a-step", type=int, default=argparse.SUPPRESS)
+    parser.add_argument("--learning-rate", type=float, default=argparse.SUPPRESS)
     return parser
 
 
 def _check(settings: Settings) -> None:
-    for path in (Path(settings.base) / "config.json", Path(settings.examples)):
+    needed = [Path(settings.base) / "config.json", Path(settings.examples)]
+    if settings.continues:
+        needed.append(Path(settings.continues) / "checkpoint.pt")
+    for path in needed:
         if not path.is_file():
             raise TrainError(f"{path} is not there; README.md says how it is made")
     for name in ("minutes", "processes", "packs_a_step", "learning_rate"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import random
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -30,8 +31,11 @@ _MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "dow
 _CHECKPOINT_EVERY_S = 300.0
 _VALIDATE_EVERY = 60  # steps
 _N_VALIDATION = 16  # packs
-# What may differ when a run goes on: where things are, for how long and on what.
-_NOT_OF_THE_MODEL = {"base", "examples", "out", "minutes", "processes"}
+_WINDOW = 64  # packs that are ordered among themselves
+# What may differ when a run goes on: where things are and for how long.
+_FREE_TO_CHANGE = {"base", "examples", "out", "minutes", "continues"}
+# What decides the form of the adapter, and so which run's weights fit.
+_OF_THE_ADAPTER = {"rank", "alpha", "first_layer"}
 
 
 class TrainError(Exception):
@@ -42,6 +46,7 @@ class TrainError(Exception):
 class Settings:
     """A run. text_weight: of a token of plain text, against 1 for a token of a call.
 
+    continues: a run whose weights, optimizer and place in the schedule this one takes over, on other examples.
     first_layer: the layers below it stay as they are, which saves their part of the backward pass.
     """
 
@@ -58,6 +63,7 @@ class Settings:
     first_layer: int = 6
     max_tokens: int = 1500
     text_weight: float = 0.5
+    continues: str = ""
     seed: int = 7
 
 
@@ -70,7 +76,8 @@ class Trainer:
         self._out = Path(settings.out)
         tokenizer = Tokenizer.from_file(str(Path(settings.base) / "tokenizer.json"))
         packs = list(read_packs(Path(settings.examples), tokenizer, max_tokens=settings.max_tokens))
-        self._validation, self._packs = packs[:_N_VALIDATION], packs[_N_VALIDATION:]
+        self._validation = packs[:_N_VALIDATION]
+        self._packs = evened(packs[_N_VALIDATION:], settings)
         self._call_ids = tokenizer.encode("<tool_call>", add_special_tokens=False).ids
         self._model = adapted_model(settings).to(self._device)
         self._trained = [p for p in self._model.parameters() if p.requires_grad]
@@ -78,14 +85,15 @@ class Trainer:
             self._trained, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
         )
         self._step, self._elapsed_s, self._n_tokens = 0, 0.0, 0
+        self._first_step = 0  # on these examples
         self._load()
         self._started_s = time.monotonic() - self._elapsed_s
         self._saved_s = time.monotonic()
 
     @property
     def n_steps(self) -> int:
-        """Steps of a run that its time does not cut short: every example once."""
-        return len(self._packs) // self._settings.packs_a_step
+        """Steps of a run that its time does not cut short: every example once, after those of the run before."""
+        return self._first_step + len(self._packs) // self._settings.packs_a_step
 
     def train(self) -> None:
         """To the end of the examples or of the time; then writes `out`/adapter."""
@@ -119,6 +127,7 @@ class Trainer:
             "trained": [p.detach().cpu() for p in self._trained],
             "optimizer": self._optimizer.state_dict(),
             "step": self._step,
+            "first_step": self._first_step,
             "elapsed_s": self._elapsed_s,
             "n_tokens": self._n_tokens,
             "settings": asdict(self._settings),
@@ -130,20 +139,22 @@ class Trainer:
         self._saved_s = time.monotonic()
 
     def _load(self) -> None:
-        source = self._out / "checkpoint.pt"
-        if not source.exists():
+        is_own = (self._out / "checkpoint.pt").exists()
+        if not is_own and not self._settings.continues:
             return
+        source = (self._out if is_own else Path(self._settings.continues)) / "checkpoint.pt"
         state = torch.load(source, weights_only=True)
-        _check_same_run(state, self._settings, source)
+        _check_fits(state, self._settings, source, is_own=is_own)
         with torch.no_grad():
             for parameter, saved in zip(self._trained, state["trained"], strict=True):
                 parameter.copy_(saved)
         self._optimizer.load_state_dict(state["optimizer"])
         self._step, self._elapsed_s, self._n_tokens = state["step"], state["elapsed_s"], state["n_tokens"]
+        self._first_step = state.get("first_step", 0) if is_own else self._step
 
     def _update(self, rate: float) -> float:
         """One step's loss a weighted token; the gradients of all processes move the weights of each."""
-        start = self._step * self._settings.packs_a_step
+        start = (self._step - self._first_step) * self._settings.packs_a_step
         packs = self._packs[start : start + self._settings.packs_a_step]
         self._n_tokens += sum(pack.n_tokens for pack in packs)
         loss, weight = self._summed(packs, learns=True)
@@ -230,6 +241,22 @@ def adapted_model(settings: Settings) -> Any:  # noqa: ANN401 - peft is not type
     return get_peft_model(model, config)
 
 
+def evened(packs: Sequence[Pack], settings: Settings) -> list[Pack]:
+    """The packs in an order in which each step's packs can be shared out evenly: neighbours in length go together.
+
+    Otherwise the processes wait for whoever got the longest pack, a quarter of the time.
+    """
+    rng = random.Random(settings.seed)
+    n = settings.processes
+    ordered: list[Pack] = []
+    for start in range(0, len(packs), _WINDOW):
+        window = sorted(packs[start : start + _WINDOW], key=lambda pack: pack.n_tokens)
+        rows = [window[i : i + n] for i in range(0, len(window), n)]
+        rng.shuffle(rows)
+        ordered += [pack for row in rows for pack in row]
+    return ordered
+
+
 def share(packs: Iterable[Pack], rank: int, processes: int) -> list[Pack]:
     """One process's part of a step: the longest packs first, each to the process with least so far."""
     loads = [0] * processes
@@ -248,14 +275,16 @@ def _gradient(parameter: torch.Tensor) -> torch.Tensor:
     return gradient.flatten().cpu()
 
 
-def _check_same_run(state: dict[str, Any], settings: Settings, source: Path) -> None:
+def _check_fits(state: dict[str, Any], settings: Settings, source: Path, *, is_own: bool) -> None:
+    """is_own: the run itself goes on, so that nothing may have changed; else only the adapter must fit."""
     before, now = state["settings"], asdict(settings)
-    for name in sorted(now.keys() - _NOT_OF_THE_MODEL):
+    compared = now.keys() - _FREE_TO_CHANGE if is_own else _OF_THE_ADAPTER
+    for name in sorted(compared):
         if before[name] != now[name]:
             raise TrainError(
-                f"{source} is of a run with {name} {before[name]}, not {now[name]}; use another --out or delete it"
+                f"{source} is of a run with {name} {before[name]}, not {now[name]}; use the same or another --out"
             )
-    if state.get("examples_sha256") not in (None, _sha256(Path(settings.examples))):
+    if is_own and state.get("examples_sha256") not in (None, _sha256(Path(settings.examples))):
         raise TrainError(
             f"{source} is of a run on other examples than {settings.examples}; use another --out"
         )

@@ -1,0 +1,160 @@
+"""The examples that the trained adapter saw: how many, how varied, valid, and the same for everybody."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from demo.compose import main
+from demo.composer import Composer
+from demo.held_out import HeldOut
+from demo.material import SCENARIOS
+from tests.demo.conftest import N_EXAMPLES, SEED
+from tests.demo.support import REPO, calls, user_texts
+
+CORE = {
+    "web_search", "get_webpage", "execute_python", "read_file", "write_file", "list_directory", "send_email",
+    "get_current_datetime", "calculate", "translate", "get_weather", "create_calendar_event", "database_query",
+    "http_request", "shell_command",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def dialogs(groups) -> list[dict]:
+    return [dialog for group in groups for dialog in group["dialogs"]]
+
+
+def test_there_are_8000_examples_of_all_seven_scenarios(dialogs):
+    counts = Counter(dialog["scenario"] for dialog in dialogs)
+    assert len(dialogs) >= N_EXAMPLES > 8000
+    assert set(counts) == set(SCENARIOS)
+    assert min(counts.values()) > 400, counts
+
+
+def test_one_to_eight_tools_are_offered(groups):
+    counts = Counter(len(group["tools"]) for group in groups)
+    assert set(counts) == set(range(1, 9)), counts
+    assert min(counts.values()) > 20, counts
+
+
+def test_all_15_tools_of_the_card_and_400_others_are_offered(groups, material):
+    offered = Counter(tool["function"]["name"] for group in groups for tool in group["tools"])
+    assert set(offered) >= CORE
+    assert {name for name, tool in material.tools.items() if tool.is_core} == CORE
+    assert len(material.tools.keys() - CORE) >= 400
+    assert len(offered.keys() - CORE) >= 400
+
+
+def test_these_are_the_bytes_that_the_adapter_was_trained_on(examples_path):
+    # Also shows that nothing depends on the hash seed, which is another in every process.
+    stated = (REPO / "demo" / "training" / "examples.sha256").read_text().split()[0]
+    assert hashlib.sha256(examples_path.read_bytes()).hexdigest() == stated
+
+
+def test_a_short_run_is_the_beginning_of_a_long_one_and_another_seed_gives_others(material, examples_path):
+    whole = examples_path.read_text(encoding="utf-8").splitlines()
+    again = [group.to_json() for group in Composer(material, SEED, HeldOut.read()).groups(100)]
+    other = [group.to_json() for group in Composer(material, SEED + 1, HeldOut.read()).groups(100)]
+    assert again == whole[: len(again)]
+    assert not set(other) & set(again)
+
+
+def test_every_call_that_is_learned_is_valid_for_the_tool_as_it_is_shown(groups):
+    validators: dict[str, Draft202012Validator] = {}
+    n_calls = 0
+    for group in groups:
+        tools = {tool["function"]["name"]: tool["function"]["parameters"] for tool in group["tools"]}
+        for dialog in group["dialogs"]:
+            for call in calls(dialog):
+                schema = {**tools[call["name"]], "additionalProperties": False}
+                key = json.dumps(schema, sort_keys=True)
+                validator = validators.setdefault(key, Draft202012Validator(schema))
+                assert validator.is_valid(call["arguments"]), (call, schema)
+                n_calls += 1
+    assert n_calls > 8000
+
+
+def test_arguments_come_in_the_schemas_order(groups):
+    for group in groups:
+        order = {
+            t["function"]["name"]: list(t["function"]["parameters"]["properties"]) for t in group["tools"]
+        }
+        for dialog in group["dialogs"]:
+            for call in calls(dialog, trained_only=False):
+                shown = [name for name in order[call["name"]] if name in call["arguments"]]
+                assert list(call["arguments"]) == shown, call
+
+
+def test_every_call_has_its_result_unless_the_dialogue_ends_with_it(dialogs):
+    for dialog in dialogs:
+        roles = [m["role"] for m in dialog["messages"]]
+        assert roles[0] == "user"
+        assert roles[-1] == "assistant"
+        n_open = 0
+        for message in dialog["messages"]:
+            if message["role"] == "tool":
+                n_open -= 1
+                assert n_open >= 0, dialog
+            else:
+                assert n_open == 0, dialog
+                n_open = len(message.get("tool_calls", ()))
+
+
+def test_no_tool_is_called_where_none_is_needed_and_one_at_least_everywhere_else(dialogs):
+    for dialog in dialogs:
+        assert bool(list(calls(dialog))) == (dialog["scenario"] != "no_tool_needed"), dialog
+
+
+def test_a_call_is_masked_only_before_an_error_and_a_better_call(dialogs):
+    n_masked = 0
+    for dialog in dialogs:
+        messages = dialog["messages"]
+        for i, message in enumerate(messages):
+            if message.get("train") is not False:
+                continue
+            n_masked += 1
+            better = next(m for m in messages[i + 1 :] if m["role"] == "assistant")
+            assert better["tool_calls"] != message["tool_calls"], dialog
+            assert better.get("train", True), dialog
+    assert n_masked > 100
+
+
+def test_a_day_is_spoken_of_relatively_only_where_today_is_stated(groups):
+    relative = re.compile(r"\bthe day after tomorrow\b|\bthis coming \w+day\b|\btwo weeks from today\b")
+    stated = re.compile(r"\b20\d\d\b")
+    n_relative = 0
+    for group in groups:
+        texts = [text for dialog in group["dialogs"] for text in user_texts(dialog)]
+        if any(map(relative.search, texts)):
+            n_relative += 1
+            assert stated.search(group["system"]), (group["system"], texts)
+    assert n_relative > 50
+
+
+def test_no_two_dialogues_of_a_group_say_the_same(groups):
+    for group in groups:
+        said = [tuple(user_texts(dialog)) for dialog in group["dialogs"]]
+        assert len(set(said)) == len(said)
+
+
+def test_no_slot_stays_open(groups):
+    slot = re.compile(r"\{(=|#)|\{[a-z_]+\d?!?\}")
+    for group in groups:
+        for dialog in group["dialogs"]:
+            for text in user_texts(dialog):
+                assert not slot.search(text), text
+
+
+def test_the_command_says_in_one_line_what_is_wrong(tmp_path, capsys):
+    assert main(["--out", str(tmp_path / "x.jsonl"), "--without", "*"]) == 1
+    assert (
+        main(["--out", str(tmp_path / "no" / "x.jsonl"), "--examples", "1", "--without", "settings_*"]) == 1
+    )
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["error", "error"]
+    assert not list(tmp_path.iterdir())

@@ -1,6 +1,7 @@
 """Writes training examples, one group of dialogues a line, and prints how many there are of each scenario.
 
     python -m demo.compose --out examples.jsonl [--examples 9500] [--seed 7] [--without GLOB]
+        [--settings-share 0.5]
 
 The same seed gives the same bytes.
 """
@@ -20,8 +21,12 @@ from demo.slots import MaterialError
 
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
+    if not args.out.parent.is_dir():
+        print(f"error: there is no folder {args.out.parent} to write into", file=sys.stderr)
+        return 1
     try:
-        composer = Composer(read_material(without=args.without), args.seed, HeldOut.read())
+        material = read_material(without=args.without)
+        composer = Composer(material, args.seed, HeldOut.read(), settings_share=args.settings_share)
         counts = write_examples(composer, args.examples, args.out)
     except (MaterialError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
@@ -44,6 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument(
         "--without", metavar="GLOB", default="", help="leave these files of material out, e.g. 'settings_*'"
+    )
+    parser.add_argument(
+        "--settings-share", type=float, default=0.5, help="of the groups that are deployments"
     )
     return parser
 

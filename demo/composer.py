@@ -26,7 +26,6 @@ from demo.stock import Stock
 from demo.views import ToolView
 
 _BRANCHES = 6
-_SETTINGS_SHARE = 0.5
 _MOST_TOOLS = 8
 _STATED_TODAY = re.compile(r"(?:[Tt]oday|[Dd]ate|[Nn]ow|It is)\b[^.]{0,40}?(\d{4}-\d\d-\d\d)")
 
@@ -46,12 +45,16 @@ class Group:
 
 
 class Composer:
-    """Draws groups. held_out: what the evaluation uses and training must not. dropped: what was left out, and why."""
+    """Draws groups. held_out: what the evaluation uses and training must not. settings_share: of the groups, where the
+    material has settings. dropped: what was left out, and why."""
 
-    def __init__(self, material: Material, seed: int, held_out: HeldOut) -> None:
+    def __init__(
+        self, material: Material, seed: int, held_out: HeldOut, *, settings_share: float = 0.5
+    ) -> None:
         self._rng = random.Random(seed)
         self._stock = Stock(material, self._rng, held_out)
         self._held_out = held_out
+        self._settings_share = settings_share
         self.dropped = Counter[str]()
 
     def groups(self, n_examples: int) -> Iterator[Group]:
@@ -64,7 +67,7 @@ class Composer:
                 yield group
 
     def _drawn_group(self) -> Group | None:
-        if self._stock.has_settings and self._rng.random() < _SETTINGS_SHARE:
+        if self._stock.has_settings and self._rng.random() < self._settings_share:
             return self._setting_group()
         return self._dialog_group() if self._rng.random() < 0.55 else self._tool_group()
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft7Validator
 
 from demo.slots import MaterialError
 
@@ -58,7 +58,7 @@ class WrittenTool:
     lists: tuple[str, ...]
     codes: Mapping[str, Sequence[Mapping[str, str]]]
     file: str
-    validator: Draft202012Validator = field(repr=False, compare=False)
+    validator: Draft7Validator = field(repr=False, compare=False)
 
     @property
     def is_core(self) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonschema import Draft202012Validator, SchemaError
+from jsonschema import Draft7Validator, SchemaError
 
 from demo.material import SCENARIOS, Args, Dialog, Material, Request, Setting, Turn, WrittenTool
 from demo.pools import load_yaml
@@ -171,7 +171,7 @@ def _schema_alone(given: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in given.items() if key not in ("optional", "sometimes")}
 
 
-def _validator(properties: Mapping[str, object], required: Sequence[str]) -> Draft202012Validator:
+def _validator(properties: Mapping[str, object], required: Sequence[str]) -> Draft7Validator:
     schema = {
         "type": "object",
         "properties": dict(properties),
@@ -179,10 +179,10 @@ def _validator(properties: Mapping[str, object], required: Sequence[str]) -> Dra
         "additionalProperties": False,
     }
     try:
-        Draft202012Validator.check_schema(schema)
+        Draft7Validator.check_schema(schema)
     except SchemaError as exc:
         raise MaterialError(f"no JSON Schema: {exc.message[:150]}") from exc
-    return Draft202012Validator(schema)
+    return Draft7Validator(schema)
 
 
 def _many(entry: Mapping[str, Any], name: str) -> Request:

@@ -31,11 +31,14 @@ class Stock:
         self._by_file: dict[str, list[str]] = {}
         for tool in self.tools.values():
             self._by_file.setdefault(tool.file, []).append(tool.name)
+        self._names: dict[bool, list[str]] = {True: [], False: []}
+        for name in (name for names in self._by_file.values() for name in names):
+            self._names[self.tools[name].is_core].append(name)
         self._rounds: dict[str, list[Any]] = {}
 
     def names(self, *, core: bool) -> list[str]:
         """The 15 tools of the card, or all others, file by file."""
-        return [name for name, tool in self._in_file_order() if tool.is_core == core]
+        return self._names[core]
 
     def names_beside(self, name: str) -> list[str]:
         """The tools of the same file, this one among them."""
@@ -82,9 +85,6 @@ class Stock:
             if tool.file not in fields and tool.name not in _GENERAL and not tool.is_core
         ]
         return self.rng.choice(far) if far else None
-
-    def _in_file_order(self) -> list[tuple[str, WrittenTool]]:
-        return [(name, self.tools[name]) for names in self._by_file.values() for name in names]
 
     def _next(self, key: str, items: Sequence[_Item]) -> _Item:
         """The items in shuffled rounds, so that none is used twice before all were used."""

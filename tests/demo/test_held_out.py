@@ -35,7 +35,7 @@ def test_no_request_of_the_evaluation_is_trained_on(said):
     held = {
         text for name in ("cases.jsonl", "unseen.jsonl") for case in cases(name) for text in user_texts(case)
     }
-    assert len(held) >= 260
+    assert len(held) > 240
     assert borrowed(said, held) == []
 
 

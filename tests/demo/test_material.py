@@ -68,7 +68,7 @@ def test_a_file_is_read_into_tools_and_dialogues(tmp_path):
 @pytest.mark.parametrize(
     ("right", "wrong", "fault"),
     [
-        ('args: {room: "{room}"}', 'args: {rom: "{room}"}', "'rom' was unexpected"),
+        ('args: {room: "{room}"}', 'args: {rom: 1, room: "{room}"}', "'rom' was unexpected"),
         ('level: "{level}"', 'level: "a {level}"', "is not of type 'integer'"),
         ("level: 10..90", "level: 110..190", "greater than the maximum"),
         ('"Light in the {room}"', '"Light in the {rooom}"', "nobody lists the slot {rooom}"),
@@ -137,7 +137,7 @@ def test_a_setting_has_a_system_text_and_several_dialogues(tmp_path):
     ("right", "wrong", "fault"),
     [
         ("lamps never", "{lamps} never", "the system text of a setting has no slots"),
-        ("room: study", "rom: study", "'rom' was unexpected"),
+        ("room: study", "room: 1", "1 is not of type 'string'"),
         ("  tools: [set_lamp]", "  tool: [set_lamp]", "KeyError 'tools'"),
     ],
 )

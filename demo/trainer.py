@@ -222,7 +222,8 @@ class Trainer:
     def _export(self) -> None:
         if self._rank == 0:
             self._model.peft_config["default"].base_model_name_or_path = BASE_NAME
-            self._model.to(torch.bfloat16).save_pretrained(self._out / "adapter")
+            # Else peft asks the hub whether the vocabulary grew.
+            self._model.to(torch.bfloat16).save_pretrained(self._out / "adapter", save_embedding_layers=False)
 
 
 def adapted_model(settings: Settings) -> Any:  # noqa: ANN401 - peft is not typed

@@ -101,9 +101,9 @@ def packs(settings, base) -> list[Pack]:
 
 
 @pytest.fixture
-def alone():
+def alone(tmp_path):
     """A group of one process, in this one."""
-    torch.distributed.init_process_group("gloo", init_method="tcp://127.0.0.1:0", rank=0, world_size=1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     yield
     torch.distributed.destroy_process_group()
 
@@ -150,8 +150,6 @@ def test_attend_is_the_attention_of_each_dialogue_alone(n_prefix, lengths):
 
 
 def test_a_packs_loss_and_gradients_are_those_of_its_dialogues_one_by_one(settings, packs, base):
-    from transformers import AutoModelForCausalLM
-
     pack = max(packs, key=lambda pack: len(pack.branches))
     assert len(pack.branches) == 3
     call_ids = packs_call_ids(base)
@@ -163,7 +161,6 @@ def test_a_packs_loss_and_gradients_are_those_of_its_dialogues_one_by_one(settin
 
     plain = with_moved_adapter(settings())
     plain.base_model.model.set_attn_implementation("eager")
-    assert isinstance(AutoModelForCausalLM.from_pretrained(base), type(plain.base_model.model))
     total = torch.tensor(0.0)
     n_weight = 0.0
     for branch in pack.branches:

@@ -72,14 +72,27 @@ class Run(_Table):
         return order
 
 
+class Target(_Table):
+    """What such a device is like, for those who prepare something for it elsewhere.
+
+    available_mib: that a fresh system leaves, as the recordings have it. glibc: the oldest of its systems.
+    """
+
+    machine: Literal["aarch64", "x86_64"]
+    available_mib: Annotated[int, Field(ge=256, le=1 << 22)]
+    glibc: Annotated[str, Field(pattern=r"^2\.\d{2}$")] = "2.35"
+    cuda: bool = False
+
+
 class DeviceProfile(_Table):
-    """One class of devices."""
+    """One class of devices. target: where all of its devices are alike enough."""
 
     name: str
     description: str
     match: Match
     memory: Memory
     run: Run
+    target: Target | None = None
     notes: tuple[str, ...] = ()
 
     @property

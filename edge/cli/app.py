@@ -26,6 +26,7 @@ COMMANDS = {
     "models": "edge.cli.models:models_command",
     "rm": "edge.cli.models:rm_command",
     "doctor": "edge.cli.doctor:doctor_command",
+    "bundle": "edge.cli.bundle:bundle_command",
     "update-model": "edge.cli.update_model:update_model_command",
     "retrieval-eval": "edge.cli.retrieval_eval:retrieval_eval_command",
     "open-world-eval": "edge.cli.open_world_eval:open_world_eval_command",

@@ -73,10 +73,8 @@ def _gpu(build: BuildFacts, *, is_jetson: bool) -> Finding:
         )
         return Finding("gpu", "ok", "; ".join(told))
     if build.backend is None:
-        state = "warn" if is_jetson else "ok"
-        return Finding(
-            "gpu", state, "not used: llama.cpp was built without", "see llama.cpp" if is_jetson else ""
-        )
+        found = "not used: llama.cpp was built without"
+        return Finding("gpu", "warn", found, "see llama.cpp") if is_jetson else Finding("gpu", "ok", found)
     advice = "the user must be in the groups video and render; in a container: --runtime nvidia"
     return Finding("gpu", "fail", f"the {build.backend} backend sees none", advice)
 

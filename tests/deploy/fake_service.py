@@ -26,7 +26,12 @@ def restart(folder: Path, port: str, more: list[str]) -> int:
     command += ["--model", str(folder / "models" / "current")]
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
-            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            command,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env=os.environ | {"SMOLTOOLS_EDGE_CACHE": str(folder)},  # as the unit has it
         )
     (folder / "pid").write_text(str(process.pid))
     while process.poll() is None:

@@ -41,7 +41,7 @@ class Answer:
     def __init__(self, job: Job, slot: Slot, grammars: GrammarCache, stops: Sequence[int]) -> None:
         self.job, self.slot = job, slot
         self._stops = [stop for stop in stops if stop > len(slot.tokens)]
-        self._chain = SamplerChain(job.sampling, slot.model.vocab)
+        self._chain = SamplerChain(job.sampling, slot.model.vocab, grammars.candidates)
         self.generation = Generation(job.plan, slot, self._chain, grammars)
         self._steps = self.generation.steps()
         self._pending: Sequence[int] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from edge.chat.calls import CallSyntaxError, parse_call
 from edge.chat.parser import CallText, ParserEvent, StopHit
@@ -31,7 +31,6 @@ class Draft:
 
     tools: what may be called. grammar: calls are made under it, so that a broken one is a defect of ours.
     calls_only: anything but a call ends the answer.
-    on_call_end: told when a call's text is whole, before it is judged.
     text_schema: what the content follows beyond its grammar.
     """
 
@@ -41,13 +40,12 @@ class Draft:
         *,
         grammar: bool,
         calls_only: bool,
-        on_call_end: Callable[[], None],
         text_schema: CompiledSchema | None = None,
     ) -> None:
         self._tools = {tool.tool.name: tool for tool in tools}
         self._schemas = {tool.tool.name: tool.tool.parameters for tool in tools}
         self._text_schema = text_schema
-        self._grammar, self._calls_only, self._on_call_end = grammar, calls_only, on_call_end
+        self._grammar, self._calls_only = grammar, calls_only
         self._content: list[str] = []
         self._reasoning: list[str] = []
         self._malformed: list[MalformedCall] = []
@@ -80,7 +78,6 @@ class Draft:
                 case StopHit():
                     self.stopped, self.is_whole = True, False
                 case CallText(text):
-                    self._on_call_end()
                     yield self._judge(text)
 
     def _judge(self, text: str) -> ToolCall | MalformedCall | CallWithdrawn:

@@ -98,7 +98,6 @@ class Generation:
             plan.tools,
             grammar=plan.use_grammar,
             calls_only=bool(plan.forced),
-            on_call_end=self._end_call,
             text_schema=plan.text_rules.schema if plan.text_rules else None,
         )
         self._first_sampled_at = 0.0
@@ -298,8 +297,10 @@ class Generation:
 
     def _take(self, events: Sequence[ParserEvent]) -> Iterator[Event]:
         for parsed in events:
-            if self._tells_calls and isinstance(parsed, CallText):
-                yield CallProgress(parsed.text)
+            if isinstance(parsed, CallText):
+                if self._tells_calls:
+                    yield CallProgress(parsed.text)
+                self._end_call()
             for event in self.draft.take([parsed]):
                 yield self._with_logprobs(event)
         if self._tells_calls and self._parser.in_call:

@@ -12,6 +12,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
+
 from edge.engine.intake import examine_chat
 from edge.engine.native import llama, problems_logged
 from edge.engine.trial import check_in_child
@@ -149,11 +151,14 @@ class Vocabulary:
     def _tokens_of(self, text: str, *, parse_special: bool, add_special: bool) -> list[int]:
         raw = _encode(unicodedata.normalize("NFC", text))
         capacity = len(raw) + 8
-        buffer = (ctypes.c_int32 * capacity)()
-        n = llama().llama_tokenize(self.pointer, raw, len(raw), buffer, capacity, add_special, parse_special)
+        # Not `c_int32 * capacity`: that is a new class for each length, which only the cycle collector frees.
+        buffer = np.empty(capacity, dtype=np.int32)
+        out = ctypes.byref(ctypes.c_int32.from_buffer(buffer))
+        n = llama().llama_tokenize(self.pointer, raw, len(raw), out, capacity, add_special, parse_special)
         if n < 0:
             raise RequestError(f"a text of {len(raw)} bytes cannot be tokenized by this model")
-        return list(buffer[:n])
+        tokens: list[int] = buffer[:n].tolist()
+        return tokens
 
     def piece(self, token_id: int) -> bytes:
         """The bytes a token stands for, control tokens written out (`<|im_end|>`)."""

@@ -85,7 +85,10 @@ class EventStream(Iterator[Event]):
         event = self._queue.get()
         self._is_over = isinstance(event, Reply | EdgeError)
         if isinstance(event, EdgeError):
-            raise event
+            try:
+                raise event
+            finally:
+                del event  # its traceback holds this frame: one would keep the other
         return event
 
     def close(self) -> None:

@@ -114,7 +114,10 @@ class Answers:
         except TimeoutError:
             return None
         if isinstance(event, EdgeError | ClientGone):
-            raise event
+            try:
+                raise event
+            finally:
+                del event  # its traceback holds this frame: one would keep the other
         return index, event
 
     def cancel(self) -> None:
@@ -124,7 +127,12 @@ class Answers:
             running.cancel()
 
     def close(self) -> None:
-        """The same, and stops watching the client."""
+        """The same, stops watching the client, and lets go of what refers back to this object.
+
+        What is left in a cycle waits for Python's collector, which may be thousands of requests away.
+        """
         self.cancel()
+        self._runnings = []
         if self._watcher is not None:
             self._watcher.cancel()
+            self._watcher = None

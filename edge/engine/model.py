@@ -153,7 +153,7 @@ class Vocabulary:
         capacity = len(raw) + 8
         # Not `c_int32 * capacity`: that is a new class for each length, which only the cycle collector frees.
         buffer = np.empty(capacity, dtype=np.int32)
-        out = ctypes.byref(ctypes.c_int32.from_buffer(buffer))
+        out = ctypes.byref(ctypes.c_int32.from_buffer(buffer.data))
         n = llama().llama_tokenize(self.pointer, raw, len(raw), out, capacity, add_special, parse_special)
         if n < 0:
             raise RequestError(f"a text of {len(raw)} bytes cannot be tokenized by this model")

@@ -154,9 +154,9 @@ class SamplerChain:
     def logits(self, slot: Slot) -> npt.NDArray[np.float32]:
         """Logits of the last decoded token, (n_vocab,). A view into llama.cpp's buffer: gone at the next decode."""
         pointer = llama().llama_get_logits_ith(slot.pointer, slot.i_output)
-        # Not numpy's `as_array`: its cast makes a reference cycle at each call.
+        # Not of the pointer itself: numpy would cast it, and each of ctypes' casts leaves a reference cycle.
         there = self._logits_type.from_address(ctypes.addressof(pointer.contents))
-        return np.frombuffer(there, dtype=np.float32)
+        return np.ctypeslib.as_array(there)
 
     def close(self) -> None:
         """Frees the chain. Safe to call twice."""

@@ -13,7 +13,7 @@ from typing import Final
 from edge.grammar.lengths import rule_length, shortest_lengths
 from edge.grammar.rules import Alt, Chars, Grammar, Lit, Ranges, Ref, Repeat, Rule, Seq
 
-MAX_REMEMBERED = 20_000  # stacks and positions of one matcher; beyond it the memory starts afresh
+MAX_REMEMBERED = 20_000  # stacks, positions and steps of one matcher; beyond it the memory starts afresh
 MAX_FORCED = 4_000  # characters; a caller asks again from there
 
 
@@ -87,7 +87,8 @@ class Position:
         try:
             return self._next[char]
         except KeyError:
-            following = self._next[char] = self._matcher._step(self, char)
+            following = self._matcher._step(self, char)
+            self._next[char] = following
             return following
 
 
@@ -100,6 +101,7 @@ class Matcher:
         self._lengths: dict[str, int] | None = None
         self._stacks: dict[tuple[int, int, int], _Stack] = {}
         self._positions: dict[frozenset[int], Position] = {}
+        self._n_steps = 0  # that positions remember: in a string each character leads on
         self.start: Final = self._position([self._stack(Ref(grammar.root), 0, None)])
 
     def _stack(self, rule: Rule, done: int, below: _Stack | None) -> _Stack:
@@ -116,12 +118,19 @@ class Matcher:
         key = frozenset(map(id, heads))
         known = self._positions.get(key)
         if known is None:
-            if len(self._positions) + len(self._stacks) > MAX_REMEMBERED:
-                self._positions, self._stacks = {}, {}
             known = self._positions[key] = Position(self, tuple(heads))
         return known
 
+    def _make_room(self) -> None:
+        """Forgets everything but the start when there is too much; who stands somewhere goes on from there."""
+        self._n_steps += 1
+        if len(self._positions) + len(self._stacks) + self._n_steps > MAX_REMEMBERED:
+            # From the start each place ever reached would still be held, step by step.
+            self.start._next.clear()
+            self._positions, self._stacks, self._n_steps = {}, {}, 0
+
     def _step(self, place: Position, char: str) -> Position | None:
+        self._make_room()
         point = ord(char)
         following = [_behind(self, head) for head in place._heads if _takes(head, char, point)]
         return self._position(following) if following else None

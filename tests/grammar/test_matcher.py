@@ -1,8 +1,10 @@
 """The matcher: what may come, what must come, what ends it soonest."""
 
+import gc
+
 import pytest
 
-from edge.grammar.matcher import Matcher
+from edge.grammar.matcher import Matcher, Position
 from edge.grammar.rules import EMPTY, Grammar, Lit, Ref, Repeat, Rule, alt, chars, optional, seq
 
 DIGIT = chars("09")
@@ -95,11 +97,36 @@ def test_positions_are_values_that_can_be_tried_again():
     assert first.allows("c")
 
 
+def n_held(reader: Matcher) -> int:
+    """Positions of a reader that are alive, and the steps that they remember."""
+    gc.collect()
+    places = (thing for thing in gc.get_objects() if isinstance(thing, Position))
+    return sum(1 + len(place._next) for place in places if place._matcher is reader)
+
+
 def test_memory_is_bounded_on_long_counted_texts(monkeypatch):
     monkeypatch.setattr("edge.grammar.matcher.MAX_REMEMBERED", 100)
     reader = matcher(Repeat(seq(DIGIT, Lit(",")), 0, 1_000_000))
     assert reader.start.after("1," * 2000).is_complete
     assert len(reader._positions) + len(reader._stacks) < 300
+    assert n_held(reader) < 300
+
+
+def test_memory_is_bounded_on_texts_of_ever_new_characters(monkeypatch):
+    monkeypatch.setattr("edge.grammar.matcher.MAX_REMEMBERED", 100)
+    reader = matcher(Repeat(chars("\u0100\uffff"), 0, None))
+    for first in range(0x100, 0x1100, 8):
+        assert reader.start.after("".join(map(chr, range(first, first + 8)))).is_complete
+    assert n_held(reader) < 300
+
+
+def test_a_place_goes_on_after_its_reader_has_forgotten_the_way_there(monkeypatch):
+    monkeypatch.setattr("edge.grammar.matcher.MAX_REMEMBERED", 100)
+    reader = matcher(seq(Lit("<"), Repeat(chars("\u0100\uffff"), 0, None), Lit(">")))
+    place = reader.start.after("<\u0100")
+    assert reader.start.after("<" + "".join(map(chr, range(0x200, 0x400)))) is not None
+    assert place.after("\u0101>").is_complete
+    assert place.after("x") is None
 
 
 def test_a_long_unbounded_text_comes_back_to_known_positions():

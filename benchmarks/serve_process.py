@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -36,9 +36,11 @@ class Served:
 
 
 @contextmanager
-def serving(*args: str, ready_s: float = 120) -> Iterator[Served]:
-    """The server with these arguments, on a free port of this machine."""
-    command = [sys.executable, "-m", "edge.cli", "serve", "--port", "0", *args]
+def serving(
+    *args: str, ready_s: float = 120, program: Sequence[str] = ("-m", "edge.cli")
+) -> Iterator[Served]:
+    """The server with these arguments, on a free port of this machine. program: what Python is to run."""
+    command = [sys.executable, *program, "serve", "--port", "0", *args]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:

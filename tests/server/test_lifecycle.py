@@ -107,7 +107,7 @@ class Life:
     """`serve` in a process's main thread cannot be tested in a thread; this runs it in a child with a fake engine."""
 
     SCRIPT = """
-import sys, threading, time
+import gc, sys, threading, time
 from edge.server.lifecycle import serve
 from edge.server.options import ListenOptions, ServerOptions
 from tests.server.fake_engine import FakeEngine, saying
@@ -121,6 +121,7 @@ def load():
 try:
     listen = ListenOptions(port=0, grace_s=grace_s)
     serve(load, ServerOptions(), listen, on_listening=lambda url: print(url, flush=True))
+    print("out of the collector's sight:", gc.get_freeze_count() > 1000, flush=True)
 except Exception as exc:
     print(type(exc).__name__, flush=True)
     sys.exit(1)
@@ -181,6 +182,14 @@ def test_a_running_answer_is_finished_new_ones_are_refused_and_the_exit_code_is_
         thread.join()
         assert found[0].json()["choices"][0]["message"]["content"] == "done"
         assert life.process.wait(30) == 0
+
+
+def test_what_is_loaded_does_not_count_towards_the_next_full_collection():
+    with Life(0, 0, 1) as life:
+        wait_until(lambda: life.http.get("/health").status_code == 200)
+        life.process.send_signal(signal.SIGTERM)
+        assert life.process.wait(30) == 0
+        assert life.process.stdout.read().strip() == "out of the collector's sight: True"
 
 
 def test_an_answer_that_takes_longer_than_the_grace_is_given_up():

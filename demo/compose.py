@@ -26,7 +26,13 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     try:
         material = read_material(without=args.without)
-        composer = Composer(material, args.seed, HeldOut.read(), settings_share=args.settings_share)
+        composer = Composer(
+            material,
+            args.seed,
+            HeldOut.read(),
+            settings_share=args.settings_share,
+            varies_order=args.vary_order,
+        )
         counts = write_examples(composer, args.examples, args.out)
     except (MaterialError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
@@ -52,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--settings-share", type=float, default=0.5, help="of the groups that are deployments"
+    )
+    parser.add_argument(
+        "--vary-order", action="store_true", help="parameters in any order, and among ones that nobody uses"
     )
     return parser
 

@@ -49,12 +49,19 @@ class Composer:
     material has settings. dropped: what was left out, and why."""
 
     def __init__(
-        self, material: Material, seed: int, held_out: HeldOut, *, settings_share: float = 0.5
+        self,
+        material: Material,
+        seed: int,
+        held_out: HeldOut,
+        *,
+        settings_share: float = 0.5,
+        varies_order: bool = False,
     ) -> None:
         self._rng = random.Random(seed)
         self._stock = Stock(material, self._rng, held_out)
         self._held_out = held_out
         self._settings_share = settings_share
+        self._varies_order = varies_order
         self.dropped = Counter[str]()
 
     def groups(self, n_examples: int) -> Iterator[Group]:
@@ -173,7 +180,9 @@ class Composer:
         others = [name for name in self._stock.tools if name not in names]
         names += rng.sample(others, rng.randint(0, room - n_near))
         rng.shuffle(names)
-        return {name: ToolView(self._stock.tools[name], rng) for name in names}
+        return {
+            name: ToolView(self._stock.tools[name], rng, varies_order=self._varies_order) for name in names
+        }
 
     def _today(self) -> date:
         return date(2024, 1, 1) + timedelta(days=self._rng.randrange(1500))

@@ -18,13 +18,28 @@ _LANGUAGES: dict[object, object] = {
     "en": "English",
     "pt-BR": "Brazilian Portuguese",
 }
+# Parameters that no request asks for: what is optional is left out unless somebody wants it.
+_IDLE: dict[str, dict[str, Any]] = {
+    "verbose": {"type": "boolean", "description": "Default: false"},
+    "dry_run": {"type": "boolean", "description": "Only show what would happen. Default: false"},
+    "timeout_s": {"type": "integer", "description": "Default: 30"},
+    "request_id": {"type": "string"},
+    "encoding": {"type": "string", "description": "Default: utf-8"},
+    "notify": {"type": "boolean"},
+    "tags": {"type": "array", "items": {"type": "string"}},
+    "comment": {"type": "string", "description": "Internal remark"},
+    "format": {"type": "string", "enum": ["json", "text"]},
+}
 _CODES = {name: code for code, name in _LANGUAGES.items()}
 
 
 class ToolView:
-    """One drawing of a tool's names, description and parameters."""
+    """One drawing of a tool's names, description and parameters.
 
-    def __init__(self, tool: WrittenTool, rng: random.Random) -> None:
+    varies_order: the parameters may stand in another order than they were written in, and among ones that nobody uses.
+    """
+
+    def __init__(self, tool: WrittenTool, rng: random.Random, *, varies_order: bool = False) -> None:
         self.tool = tool
         self.name = _camel_case(tool.name) if not tool.is_core and rng.random() < 0.05 else tool.name
         self._names = _drawn_names(tool, rng)
@@ -37,13 +52,19 @@ class ToolView:
             name: rng.choice(forms)["described"] for name, forms in tool.codes.items() if rng.random() < 0.6
         }
 
+        self._order = list(tool.properties)
+        self._idle: dict[str, dict[str, Any]] = {}
+        if varies_order:
+            self._vary_order(rng)
+
     def openai(self) -> dict[str, Any]:
         """As a request lists it."""
-        properties = {
-            self._names[name]: self._shown_schema(name, schema)
-            for name, schema in self.tool.properties.items()
-            if name not in self._hidden
-        }
+        properties: dict[str, dict[str, Any]] = {}
+        for name in self._order:
+            if name in self._idle:
+                properties[name] = self._idle[name]
+            elif name not in self._hidden:
+                properties[self._names[name]] = self._shown_schema(name, self.tool.properties[name])
         required = [self._names[name] for name in self.tool.required]
         parameters = {"type": "object", "properties": properties, "required": required}
         function = {"name": self.name, "description": self.description, "parameters": parameters}
@@ -58,7 +79,7 @@ class ToolView:
         for name in arguments:
             if name in self._hidden and self.tool.sometimes[name] != "drop":
                 raise MaterialError(f"{self.tool.name}.{name} is not shown here")
-        kept = [name for name in self.tool.properties if name in arguments and name not in self._hidden]
+        kept = [name for name in self._order if name in arguments and name not in self._hidden]
         return self.name, {self._names[name]: self._argument(name, arguments[name]) for name in kept}
 
     def shown_name(self, parameter: str) -> str:
@@ -69,6 +90,15 @@ class ToolView:
         return next(
             schema for name, schema in self.tool.properties.items() if self._names[name] == shown_name
         )
+
+    def _vary_order(self, rng: random.Random) -> None:
+        if rng.random() < 0.6:
+            rng.shuffle(self._order)
+        if rng.random() < 0.3:
+            free = [name for name in _IDLE if name not in self._names.values()]
+            self._idle = {name: _IDLE[name] for name in rng.sample(free, rng.choice((1, 1, 2)))}
+            for name in self._idle:
+                self._order.insert(rng.randint(0, len(self._order)), name)
 
     def _shown_schema(self, name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
         shown = dict(schema)

@@ -474,7 +474,8 @@ main() {
     describe_build
     say
     if [[ $mode == plan ]]; then
-        plan_changes "${changes[@]}"
+        plan_changes "${changes[@]}" 2>/dev/null
+        [[ $(id -u) == 0 || $root || ! -d $etc ]] || say "note: only root sees what is done already; run it with sudo"
         say
         if ((n_to_do)); then say "Nothing was changed. To do it: sudo $0 --apply"; else say "All of it is done."; fi
     else

@@ -15,6 +15,7 @@ work=${PROOF_DIR:-/var/tmp/smoltools-edge-proof}
 wheels=${PROOF_WHEELS:-}
 suite=${PROOF_SUITE:-bookworm}
 port=${PROOF_PORT:-8080}
+patience=${PROOF_PATIENCE:-1} # more, where others keep the processors busy
 mode=${1:-}
 leader=''
 nspawn=''
@@ -128,7 +129,10 @@ prove() {
     if [[ $mode == online ]]; then inside /src/jetson/install.sh --apply; else inside "${installer[@]}" --apply; fi
     [[ $(property MainPID) == "$pid" ]] || fail "the second apply restarted the service"
 
+    prove_update
+
     step "a crash: started again; a crash loop: ends in failed"
+    pid=$(property MainPID)
     inside kill -SEGV "$pid"
     wait_for "[[ \$(property MainPID) != $pid && \$(property ActiveState) == active ]]" 90 || fail "not started again"
     answer
@@ -157,12 +161,25 @@ prove() {
     changed_files | diff "$work/before" - && echo "the system is as it was"
 }
 
+prove_update() {
+    step "update-model: a broken file changes nothing, a good one is served, --back brings the old one"
+    local models=/var/lib/smoltools-edge/models
+    inside sh -c "head -c 3000000 \$(readlink -f $models/current) >/tmp/broken-q4_1.gguf; cp \$(readlink -f $models/current) /tmp/other-q4_1.gguf"
+    inside /opt/smoltools-edge/venv/bin/smoltools-edge update-model /tmp/broken-q4_1.gguf && fail "a broken model was taken"
+    answer
+    inside /opt/smoltools-edge/venv/bin/smoltools-edge update-model /tmp/other-q4_1.gguf
+    answer | grep '^other-q4_1 '
+    inside /opt/smoltools-edge/venv/bin/smoltools-edge update-model --back
+    answer | grep -v '^other-q4_1 '
+    inside rm /tmp/broken-q4_1.gguf /tmp/other-q4_1.gguf
+}
+
 # Files that make the root look like a board. The kernel's own folders are covered by empty ones.
 be_board() {
-    inside umount /sys/firmware /sys/class/hwmon /sys/devices/system/cpu /proc/pressure 2>/dev/null || true
+    inside umount /sys/firmware /sys/class /sys/devices/system/cpu /proc/pressure 2>/dev/null || true
     # shellcheck disable=SC2016
     inside sh -ec '
-        for folder in /sys/firmware /sys/class/hwmon /sys/devices/system/cpu /proc/pressure; do
+        for folder in /sys/firmware /sys/class /sys/devices/system/cpu /proc/pressure; do
             [ ! -d "$folder" ] || mount -t tmpfs tmpfs "$folder"
         done
         mkdir -p /sys/firmware/devicetree/base /sys/class/hwmon/hwmon0 /sys/devices/system/cpu/cpufreq/policy0
@@ -197,9 +214,13 @@ PROGRAM
 }
 
 # The files that tune.sh may touch, and their contents.
+# shellcheck disable=SC2016
 tuned_files() {
-    inside sh -c 'find /boot /etc /var/lib/nvpmodel -type f ! -name "*-" -exec sha256sum {} + | sort -k 2
-        readlink /etc/systemd/system/default.target; cat /sys/devices/system/cpu/cpufreq/policy0/scaling_governor; nvpmodel -q 2>/dev/null'
+    inside sh -c 'for folder in /boot /etc /var/lib/nvpmodel; do
+            [ ! -d "$folder" ] || find "$folder" -type f ! -name "*-" -exec sha256sum {} +
+        done | sort -k 2
+        readlink /etc/systemd/system/default.target || echo "no default.target"
+        cat /sys/devices/system/cpu/cpufreq/policy0/scaling_governor'
 }
 
 prove_tune() {
@@ -219,7 +240,7 @@ prove_tune() {
 }
 
 wait_for() {
-    local end=$((SECONDS + $2))
+    local end=$((SECONDS + $2 * patience))
     while ((SECONDS < end)); do
         eval "$1" && return
         sleep 1

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import csv
 import hashlib
 import json
 import os
 import stat
 import subprocess
-import sys
 import tarfile
 import zipfile
 
@@ -120,7 +121,7 @@ def test_a_file_that_is_no_model_and_a_pip_that_fails_leave_nothing_behind(tmp_p
     monkeypatch.setattr(bundle_module, "fill", fails)
     good = write_gguf(tmp_path / "good.gguf")
     code, _, err = cli("bundle", "--target", "raspberry-pi-5", "--model", good, "--out", tmp_path / "o")
-    assert (code, err) == (1, "error: pip download failed: no index\n")
+    assert (code, err.splitlines()[-1]) == (1, "error: pip download failed: no index")
     assert list((tmp_path / "o").iterdir()) == []
 
 
@@ -167,24 +168,15 @@ def test_an_installed_package_becomes_a_wheel_again(tmp_path):
     wheel = repack("diskcache", tmp_path)
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-        assert archive.testzip() is None
+        (record,) = (name for name in names if name.endswith(".dist-info/RECORD"))
+        rows = list(csv.reader(archive.read(record).decode().splitlines()))
+        for name, digest, size in rows[:-1]:
+            content = archive.read(name)
+            told = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
+            assert (digest, int(size)) == (f"sha256={told}", len(content))
+    assert [row[0] for row in rows] == names
     assert "diskcache/__init__.py" in names
     assert not any(name.endswith(("INSTALLER", "REQUESTED", ".pyc")) for name in names)
-    target = tmp_path / "there"
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-index",
-        "--no-deps",
-        "--target",
-        target,
-        wheel,
-    ]
-    assert subprocess.run(command, check=False).returncode == 0
-    assert (target / "diskcache" / "core.py").is_file()
 
 
 def test_a_package_that_is_not_here_cannot_be_packed(tmp_path):

@@ -66,13 +66,15 @@ desktop_done() { [[ $(default_target) != graphical.target ]]; }
 desktop_plan() {
     say "boots without the desktop (multi-user.target) from the next boot on; now: sudo systemctl isolate multi-user.target"
     say "      worth:  about 800 MB (Jetson AI Lab), up to 865 MB (NVIDIA skills, jetson-headless-mode, 2026-08)"
-    say "      undone: systemctl set-default graphical.target"
+    say "      undone: the link default.target as before"
 }
 desktop_apply() {
-    record desktop
+    record desktop "$(readlink /etc/systemd/system/default.target || say none)"
     systemctl --quiet set-default multi-user.target
 }
-desktop_undo() { systemctl --quiet set-default graphical.target; }
+desktop_undo() {
+    if [[ $1 == none ]]; then rm -f /etc/systemd/system/default.target; else systemctl --quiet set-default "$(basename "$1")"; fi
+}
 
 # --- swap: a file on NVMe, or zram where there is neither NVMe nor any swap ---
 

@@ -158,7 +158,8 @@ prove() {
 
     step "revert: nothing is left"
     inside "${installer[0]}" --revert
-    changed_files | diff "$work/before" - && echo "the system is as it was"
+    changed_files | diff "$work/before" - || fail "the revert left something"
+    echo "the system is as it was"
 }
 
 prove_update() {
@@ -220,7 +221,7 @@ tuned_files() {
             [ ! -d "$folder" ] || find "$folder" -type f ! -name "*-" -exec sha256sum {} +
         done | sort -k 2
         readlink /etc/systemd/system/default.target || echo "no default.target"
-        cat /sys/devices/system/cpu/cpufreq/policy0/scaling_governor'
+        echo "$(cat /sys/devices/system/cpu/cpufreq/policy0/scaling_governor)"'
 }
 
 prove_tune() {
@@ -235,7 +236,8 @@ prove_tune() {
         tuned_files | diff "$work/before" - || true
         inside /src/jetson/tune.sh --skip swap | grep -q "All of it is done" || fail "something is left to do"
         inside /src/jetson/tune.sh --revert
-        tuned_files | diff "$work/before" - && echo "as it was"
+        tuned_files | diff "$work/before" - || fail "the revert left something"
+        echo "as it was"
     done
 }
 

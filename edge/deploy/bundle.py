@@ -186,7 +186,8 @@ def verify_bundle(path: Path, expected: dict[str, str] | None = None) -> int:
                 else:
                     found[name] = _digest(content)
     except (OSError, tarfile.TarError, EOFError) as exc:
-        raise DeployError(f"{path} is damaged or not a tar file: {exc}; copy or make it again") from None
+        reason = str(exc).partition("\n")[0].rstrip(":")  # tarfile lists what it tried, a line each
+        raise DeployError(f"{path} is damaged or not a tar file: {reason}; copy or make it again") from None
     sums = {name: digest for digest, _, name in (line.partition("  ") for line in listed.splitlines())}
     for name in sorted({*sums, *found, *(expected or {})}):
         if not sums.get(name) == found.get(name) == (expected or sums).get(name):

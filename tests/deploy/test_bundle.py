@@ -133,6 +133,7 @@ def test_a_file_that_is_no_model_and_a_pip_that_fails_leave_nothing_behind(tmp_p
         (["--target", "raspberry-pi-5", "--python", "3.9", "--model", "none"], "allowed are 3.11 and newer"),
         (["--python", "3.99", "--model", "none"], "needs a --target"),
         (["--verify", "/nowhere.tar"], "damaged or not a tar file"),
+        (["--verify", __file__], "not a tar file: file could not be opened successfully; copy"),
     ],
 )
 def test_odd_arguments_are_one_line(cli, arguments, told):

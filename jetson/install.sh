@@ -469,6 +469,8 @@ main() {
     find_source
     choose_python
     choose_build
+    [[ ! $bundle || $model_ref || $(bundle_fact model) || -e $state/models/current ]] ||
+        die "this bundle holds no model; name one with --model FILE"
     describe_board
     if [[ $bundle ]]; then say "source     the bundle $bundle, checked against its SHA256SUMS"; else say "source     the checkout $checkout"; fi
     describe_build

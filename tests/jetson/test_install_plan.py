@@ -140,7 +140,7 @@ def bundle(tmp_path):
     folder = tmp_path / "bundle"
     (folder / "wheels").mkdir(parents=True)
     (folder / "models").mkdir()
-    for path in JETSON.iterdir():
+    for path in filter(Path.is_file, JETSON.iterdir()):
         (folder / path.name).write_bytes(path.read_bytes())
     (folder / "wheels" / "llama_cpp_python-0.3.36-py3-none-linux_aarch64.whl").write_bytes(b"")
     (folder / "models" / "tiny.gguf").write_bytes(b"GGUF")
@@ -174,6 +174,13 @@ def test_a_bundle_with_a_source_package_is_compiled_and_one_with_pip_needs_no_ve
     told = plan("pi5-8gb", "--bundle", bundle)
     assert "build-essential cmake ninja-build" in told.stdout
     assert "-venv" not in told.stdout
+
+
+def test_a_bundle_without_a_model_wants_one_named(plan, bundle):
+    (bundle / "bundle.json").write_text('{\n  "format": 1,\n  "model": null\n}\n')
+    list_files(bundle)
+    assert "holds no model; name one with --model FILE" in refusal(plan("pi5-8gb", "--bundle", bundle))
+    assert "model: /x.gguf;" in plan("pi5-8gb", "--bundle", bundle, "--model", "/x.gguf").stdout
 
 
 def test_a_bundle_may_be_a_tar_file(plan, bundle):

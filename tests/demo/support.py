@@ -9,6 +9,7 @@ from pathlib import Path
 REPO = Path(__file__).parents[2]
 EVAL = REPO / "demo" / "eval"
 _N_WORDS = 4
+_N_SHARED = 5  # runs; "What's the weather like in ...?" is nobody's own
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -50,5 +51,5 @@ def borrowed(texts: set[str], held: set[str]) -> list[tuple[str, str]]:
         for run in runs_of_words(text):
             for owner in owners.get(run, ()):
                 shared[owner] = shared.get(owner, 0) + 1
-        found += [(text, owner) for owner, n in shared.items() if n >= 3 and n >= 0.7 * n_runs[owner]]
+        found += [(text, owner) for owner, n in shared.items() if n >= _N_SHARED and n >= 0.7 * n_runs[owner]]
     return found

@@ -1,23 +1,28 @@
 """A llama-architecture GGUF file back to a Hugging Face checkpoint: float32 weights, config and tokenizer.
 
 For small models that are published as GGUF only and are to be trained on. Lossless with respect to the file: every
-stored value is written as the float that llama.cpp computes with. What quantization lost before stays lost.
+stored value is written as the float that llama.cpp computes with. What quantization lost before stays lost. What a
+checkpoint of this kind cannot say (experts, scaled rope, biases) is refused.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from convert.errors import UnsupportedModel
+from convert.errors import OutputError, UnsupportedModel
+from convert.gguf_file import GgufFile, GgufTensor, read_gguf
+from convert.safetensors_write import write_safetensors
 
+Value = TypeVar("Value")
 _BLOCK = re.compile(r"blk\.(\d+)\.(\w+)\.weight")
 _BLOCK_NAMES = {
     "attn_norm": "input_layernorm",
@@ -35,7 +40,7 @@ _OTHER_NAMES = {
     "output_norm.weight": "model.norm.weight",
     "output.weight": "lm_head.weight",
 }
-_CONTROL = 3
+_CONTROL, _USER_DEFINED = 3, 4
 # How tokenizer.json says what llama.cpp calls the pre-tokenizer of that name.
 _PRE_TOKENIZERS: dict[str, list[dict[str, object]]] = {
     "smollm": [
@@ -48,62 +53,112 @@ _PRE_TOKENIZERS: dict[str, list[dict[str, object]]] = {
 def write_checkpoint(source: Path, folder: Path, *, chat_template: str | None = None) -> Path:
     """Writes config.json, model.safetensors, tokenizer.json and tokenizer_config.json below `folder`.
 
-    chat_template: in place of the one in the file. Raises UnsupportedModel for another architecture or tokenizer.
+    chat_template: in place of the one in the file. Everything is refused before the first file is written. Raises
+    UnsupportedModel for another architecture or tokenizer, ConvertError for a damaged file, OutputError.
     """
-    from safetensors.numpy import save_file
-
-    reader = gguf.GGUFReader(source)
-    fields = _Fields(reader)
-    if fields["general.architecture"] != "llama" or fields["tokenizer.ggml.model"] != "gpt2":
-        raise UnsupportedModel(
-            f"{source.name} is {fields['general.architecture']} with a {fields['tokenizer.ggml.model']} tokenizer; "
-            "only llama with byte-level BPE can be written back to a checkpoint"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    n_head, n_head_kv = fields["llama.attention.head_count"], fields["llama.attention.head_count_kv"]
-    tensors = dict(_tensors(reader, n_head, n_head_kv))
-    config = _config(fields, is_tied="lm_head.weight" not in tensors)
-    _write_json(folder / "config.json", config)
-    _write_json(folder / "tokenizer.json", _tokenizer(fields))
-    _write_json(folder / "tokenizer_config.json", _tokenizer_config(fields, chat_template))
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    file = read_gguf(source)
+    header = _Header(file)
+    _refuse_what_is_lost(header)
+    shape = _Shape.of(header)
+    tensors = {_checkpoint_name(file, name): tensor for name, tensor in file.tensors.items()}
+    config = _config(header, shape, is_tied="lm_head.weight" not in tensors)
+    tokenizer, tokenizer_config = _tokenizer(header), _tokenizer_config(header, chat_template)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_json(folder / "config.json", config)
+        _write_json(folder / "tokenizer.json", tokenizer)
+        _write_json(folder / "tokenizer_config.json", tokenizer_config)
+        shapes = {name: tensor.shape for name, tensor in tensors.items()}
+        weights = folder / "model.safetensors"
+        write_safetensors(weights, shapes, lambda name: _values(tensors[name], shape))
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
     return folder
 
 
-def tokenizer_json(source: Path) -> dict[str, object]:
-    """What tokenizer.json holds for a GGUF file's vocabulary. Raises UnsupportedModel for an unknown pre-tokenizer."""
-    return _tokenizer(_Fields(gguf.GGUFReader(source)))
-
-
-class _Fields:
+class _Header:
     """Header values by name."""
 
-    def __init__(self, reader: gguf.GGUFReader) -> None:
-        self._reader = reader
+    def __init__(self, file: GgufFile) -> None:
+        self._file = file
+        self.name = file.path.name
 
-    def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - a header holds values of any type
-        field = self._reader.get_field(name)
-        if field is None:
-            raise UnsupportedModel(f"the file's header lacks {name}")
-        return field.contents()
+    def get(self, key: str, kind: type[Value], default: Value | None = None) -> Value:
+        """The value. Raises UnsupportedModel if it is not there and has no default, or is of another kind."""
+        value = self._file.metadata.get(key, default)
+        if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+            return value
+        found = "lacks" if value is None else f"has a {type(value).__name__} as"
+        raise UnsupportedModel(f"the header of {self.name} {found} {key}; wanted is {kind.__name__}")
 
-    def get(self, name: str, default: object) -> Any:  # noqa: ANN401
-        field = self._reader.get_field(name)
-        return default if field is None else field.contents()
+    def has(self, key: str) -> bool:
+        return bool(self._file.metadata.get(key))
 
 
-def _tensors(
-    reader: gguf.GGUFReader, n_head: int, n_head_kv: int
-) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    for tensor in reader.tensors:
-        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
-        match = _BLOCK.fullmatch(tensor.name)
-        if match is None:
-            yield _OTHER_NAMES[tensor.name], values
-            continue
-        heads = {"attn_q": n_head, "attn_k": n_head_kv}.get(match[2])
-        name = f"model.layers.{match[1]}.{_BLOCK_NAMES[match[2]]}.weight"
-        yield name, values if heads is None else _unpermuted(values, heads)
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """The numbers of attention."""
+
+    n_embd: int
+    n_head: int
+    n_head_kv: int
+    head_dim: int
+
+    @classmethod
+    def of(cls, header: _Header) -> _Shape:
+        n_embd = header.get("llama.embedding_length", int)
+        n_head = header.get("llama.attention.head_count", int)
+        if n_head <= 0 or n_embd % n_head:
+            raise UnsupportedModel(f"{header.name} has {n_head} heads for {n_embd} columns")
+        n_head_kv = header.get("llama.attention.head_count_kv", int, n_head)
+        return cls(n_embd, n_head, n_head_kv, header.get("llama.attention.key_length", int, n_embd // n_head))
+
+
+def _refuse_what_is_lost(header: _Header) -> None:
+    """Raises UnsupportedModel for what the checkpoint would not say."""
+    architecture, model = header.get("general.architecture", str), header.get("tokenizer.ggml.model", str)
+    if architecture != "llama" or model != "gpt2":
+        raise UnsupportedModel(
+            f"{header.name} is {architecture} with a {model} tokenizer; "
+            "only llama with byte-level BPE can be written back to a checkpoint"
+        )
+    if (pre := header.get("tokenizer.ggml.pre", str)) not in _PRE_TOKENIZERS:
+        raise UnsupportedModel(
+            f"the pre-tokenizer {pre} is not known here; known: {', '.join(_PRE_TOKENIZERS)}"
+        )
+    if header.get("llama.rope.scaling.type", str, "none") != "none":
+        raise UnsupportedModel(f"{header.name} scales rope, which is not written back")
+    lost = ("llama.expert_count", "tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token")
+    if found := [key for key in lost if header.has(key)]:
+        raise UnsupportedModel(f"{header.name} has {found[0]}, which is not written back")
+
+
+def _checkpoint_name(file: GgufFile, name: str) -> str:
+    """The tensor's name in transformers. Raises UnsupportedModel for one that a llama checkpoint does not have."""
+    tensor = file.tensors[name]
+    if gguf.GGMLQuantizationType[tensor.type] not in _readable_types():
+        raise UnsupportedModel(f"{file.path.name} has {name} in {tensor.type}, which cannot be read here")
+    if found := _OTHER_NAMES.get(name):
+        return found
+    match = _BLOCK.fullmatch(name)
+    if match is None or match[2] not in _BLOCK_NAMES:
+        raise UnsupportedModel(f"{file.path.name} has the tensor {name}, which plain llama does not have")
+    return f"model.layers.{match[1]}.{_BLOCK_NAMES[match[2]]}.weight"
+
+
+def _readable_types() -> set[gguf.GGMLQuantizationType]:
+    floats = {gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16}
+    return floats | set(gguf.quants._type_traits)
+
+
+def _values(tensor: GgufTensor, shape: _Shape) -> NDArray[np.float32]:
+    """The tensor as floats, in the order of transformers."""
+    raw = tensor.read_rows(0, tensor.n_rows)
+    kind = gguf.GGMLQuantizationType[tensor.type]
+    values = gguf.quants.dequantize(raw, kind).astype(np.float32, copy=False).reshape(tensor.shape)
+    if tensor.name.endswith(".attn_q.weight"):
+        return _unpermuted(values, shape.n_head)
+    return _unpermuted(values, shape.n_head_kv) if tensor.name.endswith(".attn_k.weight") else values
 
 
 def _unpermuted(rows: NDArray[np.float32], n_head: int) -> NDArray[np.float32]:
@@ -113,51 +168,53 @@ def _unpermuted(rows: NDArray[np.float32], n_head: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(split.swapaxes(1, 2).reshape(n_rows, n_columns))
 
 
-def _config(fields: _Fields, *, is_tied: bool) -> dict[str, object]:
-    n_head = fields["llama.attention.head_count"]
-    n_embd = fields["llama.embedding_length"]
+def _config(header: _Header, shape: _Shape, *, is_tied: bool) -> dict[str, object]:
+    epsilon = header.get("llama.attention.layer_norm_rms_epsilon", float)
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "hidden_act": "silu",
-        "hidden_size": n_embd,
-        "head_dim": n_embd // n_head,
-        "intermediate_size": fields["llama.feed_forward_length"],
-        "max_position_embeddings": fields["llama.context_length"],
-        "num_attention_heads": n_head,
-        "num_hidden_layers": fields["llama.block_count"],
-        "num_key_value_heads": fields["llama.attention.head_count_kv"],
-        "rms_norm_eps": round(float(fields["llama.attention.layer_norm_rms_epsilon"]), 10),
-        "rope_theta": float(fields["llama.rope.freq_base"]),
-        "bos_token_id": fields["tokenizer.ggml.bos_token_id"],
-        "eos_token_id": fields["tokenizer.ggml.eos_token_id"],
-        "pad_token_id": fields.get("tokenizer.ggml.padding_token_id", None),
+        "hidden_size": shape.n_embd,
+        "head_dim": shape.head_dim,
+        "intermediate_size": header.get("llama.feed_forward_length", int),
+        "max_position_embeddings": header.get("llama.context_length", int),
+        "num_attention_heads": shape.n_head,
+        "num_hidden_layers": header.get("llama.block_count", int),
+        "num_key_value_heads": shape.n_head_kv,
+        "rms_norm_eps": round(epsilon, 10),  # stored as float32: 9.999999747e-06
+        "rope_theta": header.get("llama.rope.freq_base", float, 10000.0),
+        "bos_token_id": header.get("tokenizer.ggml.bos_token_id", int),
+        "eos_token_id": header.get("tokenizer.ggml.eos_token_id", int),
+        **_optional_pad(header),
         "tie_word_embeddings": is_tied,
         "torch_dtype": "float32",
-        "vocab_size": len(fields["tokenizer.ggml.tokens"]),
+        "vocab_size": len(header.get("tokenizer.ggml.tokens", list)),
     }
 
 
-def _tokenizer(fields: _Fields) -> dict[str, object]:
-    pre = fields["tokenizer.ggml.pre"]
-    if pre not in _PRE_TOKENIZERS:
-        raise UnsupportedModel(
-            f"the pre-tokenizer {pre} is not known here; known: {', '.join(_PRE_TOKENIZERS)}"
-        )
-    tokens, types = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+def _optional_pad(header: _Header) -> dict[str, object]:
+    id_ = header.get("tokenizer.ggml.padding_token_id", int, -1)
+    return {"pad_token_id": id_} if id_ >= 0 else {}
+
+
+def _tokenizer(header: _Header) -> dict[str, object]:
+    tokens, types = header.get("tokenizer.ggml.tokens", list), header.get("tokenizer.ggml.token_type", list)
+    if len(tokens) != len(types):
+        raise UnsupportedModel(f"{header.name} has {len(tokens)} tokens and {len(types)} token types")
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    pre = _PRE_TOKENIZERS[header.get("tokenizer.ggml.pre", str)]
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            {"id": id_, "content": token, **flags}
+            {"id": id_, "content": token, **flags, "special": type_ == _CONTROL}
             for id_, (token, type_) in enumerate(zip(tokens, types, strict=True))
-            if type_ == _CONTROL
+            if type_ in (_CONTROL, _USER_DEFINED)
         ],
         "normalizer": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": _PRE_TOKENIZERS[pre]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": pre},
         "post_processor": None,
         "decoder": byte_level,
         "model": {
@@ -169,26 +226,30 @@ def _tokenizer(fields: _Fields) -> dict[str, object]:
             "fuse_unk": False,
             "byte_fallback": False,
             "vocab": {token: id_ for id_, token in enumerate(tokens)},
-            "merges": fields["tokenizer.ggml.merges"],
+            "merges": header.get("tokenizer.ggml.merges", list),
         },
     }
 
 
-def _tokenizer_config(fields: _Fields, chat_template: str | None) -> dict[str, object]:
-    tokens = fields["tokenizer.ggml.tokens"]
+def _tokenizer_config(header: _Header, chat_template: str | None) -> dict[str, object]:
+    tokens = header.get("tokenizer.ggml.tokens", list)
     named = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad"}
     special: dict[str, object] = {}
     for gguf_name, name in named.items():
-        if (id_ := fields.get(f"tokenizer.ggml.{gguf_name}_token_id", None)) is not None:
+        id_ = header.get(f"tokenizer.ggml.{gguf_name}_token_id", int, -1)
+        if id_ >= len(tokens):
+            raise UnsupportedModel(f"{header.name} has {id_} as its {name} token, of {len(tokens)} tokens")
+        if id_ >= 0:
             special[f"{name}_token"] = tokens[id_]
+    template = chat_template or header.get("tokenizer.chat_template", str, "") or None
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
-        "model_max_length": fields["llama.context_length"],
-        "chat_template": chat_template or fields.get("tokenizer.chat_template", None),
+        "model_max_length": header.get("llama.context_length", int),
+        "chat_template": template,
         **special,
     }
 
 
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+def _write_json(path: Path, value: Mapping[str, object]) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -85,6 +85,16 @@ def test_one_module_of_each_room_imports_llama_cpp():
     assert sorted(room_of(module) for module in users) == sorted(LLAMA_CPP_ROOMS), users
 
 
+def test_what_the_catalogue_names_by_text_is_in_the_room_that_joins_the_others():
+    """A builder needs `edge.models` and `convert`; the catalogue's text must not lead around the table above."""
+    from edge.models.catalogue import BuiltSource, catalogue
+
+    sources = [source for entry in catalogue().values() for source in entry.sources]
+    named = [source.builder for source in sources if isinstance(source, BuiltSource)]
+    assert named
+    assert {room_of(builder.partition(":")[0]) for builder in named} == {"edge.cli"}
+
+
 def test_there_is_no_way_around_in_a_circle():
     seen: set[str] = set()
 

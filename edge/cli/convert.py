@@ -115,21 +115,13 @@ def _known_model(name: str) -> tuple[str | None, int | None]:
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """ConvertError, and a missing extra, as errors of this program."""
-    try:
-        from convert.errors import ConvertError
-    except ImportError as exc:
-        raise ConversionError(_missing_extra(exc)) from exc
+    """ConvertError as an error of this program."""
+    from convert.errors import ConvertError
+
     try:
         yield
     except ConvertError as exc:
         raise ConversionError(str(exc)) from exc
-    except ImportError as exc:
-        raise ConversionError(_missing_extra(exc)) from exc
-
-
-def _missing_extra(exc: ImportError) -> str:
-    return f"{exc.name or exc} is not installed; install smoltools-edge[convert]"
 
 
 @contextmanager

@@ -17,16 +17,30 @@ class _Row(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class WheelSource(_Row):
+class WheelFile(_Row):
     """One file inside a package of the Python package index."""
 
-    kind: Literal["wheel"]
     package: str
     version: str
     member: str
-    quantization: str
     size_bytes: PositiveInt
     sha256: Sha256
+
+
+class BuiltSource(_Row):
+    """Files that are made on this machine: a published base, an adapter and a chat template of this program.
+
+    builder: `module:function` of an edge.models.build.Builder, named as data because this room imports none.
+    recipe: raised when a builder makes other files of the same inputs. adapter, chat_template: in this program's
+    folder of models' parts.
+    """
+
+    kind: Literal["built"]
+    base: WheelFile
+    adapter: str
+    chat_template: str
+    builder: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
+    recipe: PositiveInt
 
 
 class HubSource(_Row):
@@ -92,7 +106,7 @@ class ModelEntry(_Row):
     temperature: Annotated[float, Field(ge=0)]
     quantizations: Annotated[tuple[str, ...], Field(min_length=1)]
     sources: Annotated[
-        tuple[Annotated[WheelSource | HubSource, Field(discriminator="kind")], ...], Field(min_length=1)
+        tuple[Annotated[BuiltSource | HubSource, Field(discriminator="kind")], ...], Field(min_length=1)
     ]
     chat_template: Literal["hermes"] | None = None
     default_system: str = ""
@@ -108,11 +122,6 @@ class ModelEntry(_Row):
             raise ValueError(f"n_ctx_tuned {self.n_ctx_tuned} is above n_ctx_train {self.shape.n_ctx_train}")
         if unknown := set(self.quantizations) - set(self.shape.file_bytes):
             raise ValueError(f"the shape has no file_bytes for {min(unknown)}")
-        for source in self.sources:
-            if isinstance(source, WheelSource) and (
-                self.shape.file_bytes.get(source.quantization) != source.size_bytes
-            ):
-                raise ValueError(f"the shape's file_bytes and {source.package}'s size_bytes differ")
         return self
 
 

@@ -9,13 +9,12 @@ hold on some network file system, the file's length gives it away.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -24,6 +23,7 @@ from edge.errors import CatalogueError
 from edge.models.files import format_size
 from edge.models.hub_cache import CachePlace, cache_dir, repo_dir
 from edge.models.hub_errors import http_error, status_of, translate
+from edge.models.lock import alone
 
 Tell = Callable[[str], None]
 Answer = TypeVar("Answer")
@@ -66,7 +66,7 @@ def download(repo: str, path: str, *, tell: Tell, on_bytes: OnBytes) -> Path:
         if not _is_there(place, source):
             tell(f"fetching {path} ({format_size(source.size_bytes)}) of {repo}")
             place.blob.parent.mkdir(parents=True, exist_ok=True)
-            with _locked(place.lock, path, tell):
+            with alone(place.lock, f"fetching {path}", tell):
                 if not _is_there(place, source):
                     _fetch(source, place, tell, on_bytes)
         return place.link()
@@ -126,23 +126,6 @@ def _is_there(place: CachePlace, source: _Source) -> bool:
     return any(
         path.exists() and path.stat().st_size == source.size_bytes for path in (place.blob, place.pointer)
     )
-
-
-@contextlib.contextmanager
-def _locked(path: Path, name: str, tell: Tell) -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, mode=0o664)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        tell(f"another process is fetching {name}; waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _fetch(source: _Source, place: CachePlace, tell: Tell, on_bytes: OnBytes) -> None:

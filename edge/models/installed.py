@@ -1,4 +1,4 @@
-"""The model files that are on this machine: in this program's folder, in the hub's cache, in an installed package.
+"""The model files that are on this machine: in this program's folder and in the hub's cache.
 
 Listing and removing. Nothing is fetched here, and no file outside those places is ever removed.
 """
@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Literal
 
 from edge.errors import CatalogueError
-from edge.models.catalogue import ModelEntry, WheelSource, catalogue
+from edge.models.built import MARKER, built_files, remove_scratch
+from edge.models.catalogue import BuiltSource, HubSource, ModelEntry, catalogue
 from edge.models.files import GgufFile, choose_file, model_files
 from edge.models.folders import models_dir
 from edge.models.hub_cache import cached_files, cached_repos, remove_cached, remove_partials
 from edge.models.reference import Reference, parse_reference
 
-Origin = Literal["folder", "hub", "package"]
+Origin = Literal["folder", "hub"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ def find_installed(reference: Reference) -> Path | None:
 def installed_groups(reference: Reference, *, damaged: bool = False) -> list[list[InstalledFile]]:
     """All files of the model that a reference names, whatever the quantization; a group for each place.
 
-    damaged: also those whose size is known to be wrong.
+    damaged: also those that do not count, being half made or of an earlier version's parts.
     """
     from edge.models.hub import with_gguf_twin
 
@@ -65,29 +66,13 @@ def installed_groups(reference: Reference, *, damaged: bool = False) -> list[lis
 
 
 def _of_entry(entry: ModelEntry, *, damaged: bool = False) -> list[list[InstalledFile]]:
-    groups = [
-        [there for there in _in_folder(models_dir() / entry.name) if damaged or _is_whole(there, entry)]
-    ]
+    here = _in_folder(models_dir() / entry.name)
     for source in entry.sources:
-        if isinstance(source, WheelSource):
-            groups.append(_in_package(entry.name, source))
-        else:
-            groups += [_in_cache(repo, entry.name) for repo in source.repos]
-    return groups
-
-
-def _is_whole(there: InstalledFile, entry: ModelEntry) -> bool:
-    sizes = [
-        source.size_bytes
-        for source in entry.sources
-        if isinstance(source, WheelSource) and wheel_file(entry, source) == there.path
-    ]
-    return not sizes or there.file.size_bytes in sizes
-
-
-def wheel_file(entry: ModelEntry, source: WheelSource) -> Path:
-    """Where the file of a wheel source lies: one folder a model, the quantization in the name."""
-    return models_dir() / entry.name / f"{entry.name}-{source.quantization.lower()}.gguf"
+        if isinstance(source, BuiltSource) and not damaged:
+            whole = built_files(entry, source)
+            here = [there for there in here if there.path in whole]
+    repos = [repo for source in entry.sources if isinstance(source, HubSource) for repo in source.repos]
+    return [here, *(_in_cache(repo, entry.name) for repo in repos)]
 
 
 def _in_folder(folder: Path) -> list[InstalledFile]:
@@ -102,27 +87,16 @@ def _in_cache(repo: str, name: str) -> list[InstalledFile]:
     return [InstalledFile(name, there.file, there.path, "hub") for there in cached_files(repo)]
 
 
-def _in_package(name: str, source: WheelSource) -> list[InstalledFile]:
-    from edge.models.wheel import installed_copy
-
-    path = installed_copy(source)
-    if path is None:
-        return []
-    return [InstalledFile(name, GgufFile(path.name, source.size_bytes), path, "package")]
-
-
 def all_installed() -> Iterator[InstalledFile]:
     """Every model file that a REF can name without a path: the catalogue's first, then others."""
     known_repos = set()
     for entry in catalogue().values():
         for group in _of_entry(entry):
             yield from group
-        known_repos |= {
-            repo.lower() for s in entry.sources if not isinstance(s, WheelSource) for repo in s.repos
-        }
+        known_repos |= {repo.lower() for s in entry.sources if isinstance(s, HubSource) for repo in s.repos}
     folders = sorted(models_dir().iterdir()) if models_dir().is_dir() else []
     for folder in folders:
-        if folder.name not in catalogue():
+        if folder.name not in catalogue() and not folder.name.startswith("."):
             yield from _in_folder(folder)
     for repo in cached_repos():
         if repo.lower() not in known_repos:
@@ -140,8 +114,8 @@ class Removed:
 def remove(ref: str) -> Removed:
     """Removes the files of a model from this program's folder and the hub's cache; with :QUANT only that file.
 
-    Half-fetched files of a model that is removed whole go with it. Raises CatalogueError when there is nothing to
-    remove, and for a file that belongs to somebody else.
+    Half-fetched and half-built files of a model that is removed whole go with it. Raises CatalogueError when there is
+    nothing to remove, and for a file that belongs to somebody else.
     """
     reference = parse_reference(ref)
     files = _to_remove(reference)
@@ -165,12 +139,6 @@ def _to_remove(reference: Reference) -> list[InstalledFile]:
         if reference.quantization is not None:
             chosen = choose_file([f.file for f in found], reference.quantization, where=reference.text)
             found = [there for there in found if there.file is chosen]
-    if packaged := [there for there in found if there.origin == "package"]:
-        found = [there for there in found if there.origin != "package"]
-        if not found:
-            raise CatalogueError(
-                f"{packaged[0].path} belongs to an installed package; uninstall that with pip"
-            )
     return found
 
 
@@ -180,8 +148,11 @@ def _remove_file(there: InstalledFile) -> int:
         return remove_cached(there.path)
     size = 0 if there.path.is_symlink() else there.path.stat().st_size  # what a link leads to is not ours
     there.path.unlink()
-    if not any(there.path.parent.iterdir()):
-        there.path.parent.rmdir()
+    folder = there.path.parent
+    if [path.name for path in folder.iterdir()] == [MARKER]:
+        (folder / MARKER).unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
     return size
 
 
@@ -190,5 +161,6 @@ def _remove_partials(reference: Reference) -> list[tuple[Path, int]]:
 
     repos: list[str] = list(with_gguf_twin(reference.repo)) if reference.repo else []
     for source in reference.entry.sources if reference.entry else ():
-        repos += [] if isinstance(source, WheelSource) else source.repos
-    return [removed for repo in repos for removed in remove_partials(repo)]
+        repos += source.repos if isinstance(source, HubSource) else ()
+    removed = remove_scratch(reference.entry) if reference.entry else []
+    return removed + [one for repo in repos for one in remove_partials(repo)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edge.engine.intake import examine
 from edge.errors import ModelError
-from edge.models.catalogue import ModelEntry, WheelSource, catalogue
+from edge.models.catalogue import BuiltSource, ModelEntry, catalogue
 from edge.models.installed import InstalledFile, all_installed
 from edge.models.store import ResolvedModel
 
@@ -71,8 +71,7 @@ def _of_file(
 def _not_installed(entry: ModelEntry) -> ModelRow:
     quantization = entry.quantizations[0]
     size = entry.shape.file_bytes[quantization]
-    source = entry.sources[0]
-    origin = "from the package index" if isinstance(source, WheelSource) else "from the hub"
+    origin = "built here" if isinstance(entry.sources[0], BuiltSource) else "from the hub"
     description = f"{entry.description} ({origin})"
     return ModelRow(
         entry.name, entry.name, False, None, quantization, size, entry.shape.n_ctx_train, description

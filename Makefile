@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 demo: $(VENV)/.installed
 	@$(BIN)/smoltools-edge pull demo
-	@$(BIN)/smoltools-edge run --model demo --tools edge/examples/tools.json --tool-choice get_weather "What is the weather in Paris right now?"
+	@$(BIN)/python -m edge.examples.demo
 
 test: lint
 	$(BIN)/python -m pytest -m "not oracle and not heavy and not device"

@@ -2,20 +2,19 @@
 
     python -m benchmarks.check_models FOLDER [--threads N]
 
-The demo's published Q4_1 weights are expanded to BF16, which is then the reference: the only real weights that come
-without a hub. All shipped calibration conversations go into the importance matrix; none of them is among the
+The demo's BF16 file is the reference: the only real weights that come without a hub. All shipped calibration conversations go into the importance matrix; none of them is among the
 evaluation cases.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.convert_imatrix import expand
 from convert.child import run_native
 from convert.filetypes import parse_types
 from convert.imatrix import make_imatrix, read_imatrix
@@ -30,7 +29,7 @@ def make_siblings(folder: Path, n_threads: int) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     bf16 = folder / f"{NAME}-bf16.gguf"
     if not bf16.exists():
-        expand(resolve("demo", print).path, bf16, n_threads)
+        shutil.copyfile(resolve("demo:bf16", print).path, bf16)
     made = [bf16]
     with tempfile.TemporaryDirectory() as work:
         values = None

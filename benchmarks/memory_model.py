@@ -53,9 +53,9 @@ MODELS = {
     "qwen35 16 layers Q4_K_M": ("qwen35", "Q4_K_M", True, 16),
 }
 COMBINATIONS = [
-    Combination("demo Q4_1", 4096),
-    Combination("demo Q4_1", 8192, "q8_0", 512, 2),
-    Combination("demo Q4_1", 8192, "f32", 512),
+    Combination("demo Q8_0", 4096),
+    Combination("demo Q8_0", 8192, "q8_0", 512, 2),
+    Combination("demo Q8_0", 8192, "f32", 512),
     Combination("qwen35 Q4_K_M", 4096),
     Combination("qwen35 Q4_K_M", 4096, "f16", 512),
     Combination("qwen35 Q4_K_M", 16384, "q8_0"),
@@ -127,7 +127,7 @@ def run_all(folder: Path, args: argparse.Namespace) -> list[dict[str, object]]:
 
 def model_path(folder: Path, name: str, *, quick: bool) -> Path:
     """The file of a model; random ones are written unless they are there."""
-    demo = resolve("demo", lambda line: None).path
+    demo = resolve("demo:Q8_0", lambda line: None).path
     if name.startswith("demo"):
         return demo
     path = folder / f"{'tiny-' if quick else ''}{name.replace(' ', '-').lower()}.gguf"

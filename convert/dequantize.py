@@ -76,6 +76,13 @@ def write_checkpoint(source: Path, folder: Path, *, chat_template: str | None = 
     return folder
 
 
+def tokenizer_json(source: Path) -> dict[str, object]:
+    """What tokenizer.json holds for a GGUF file's vocabulary. Raises UnsupportedModel for an unknown pre-tokenizer."""
+    header = _Header(read_gguf(source))
+    _refuse_what_is_lost(header)
+    return _tokenizer(header)
+
+
 class _Header:
     """Header values by name."""
 

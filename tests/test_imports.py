@@ -29,6 +29,7 @@ ALLOWED = {
         "edge.errors", "edge.types", "edge.grammar", "edge.chat", "edge.engine", "edge.models",
         "edge.server", "edge.accuracy", "edge.tools", "edge.deploy", "convert", "profiles",
     },
+    "edge.examples": {"edge"},
     "edge": {"edge.errors", "edge.types", "edge.chat", "edge.engine", "edge.models"},
     "convert": set(),
     "profiles": set(),

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from convert import ConvertOptions, convert
 from convert.child import run_native
-from convert.dequantize import write_checkpoint
+from convert.dequantize import tokenizer_json, write_checkpoint
 from convert.errors import ConvertError, OutputError, UnsupportedModel
 from convert.gguf_file import GgufFile, read_gguf
 from tests.tiny_gguf import TinyShape, vocabulary, write_gguf
@@ -175,9 +175,7 @@ def test_a_folder_that_cannot_be_written_is_named(file, tmp_path):
 
 @pytest.mark.model
 def test_the_tokenizer_splits_odd_texts_as_llama_cpp_does(demo_model_path):
-    from convert.dequantize import _Header, _tokenizer  # the weights would take half a gigabyte
-
-    ours = Tokenizer.from_str(json.dumps(_tokenizer(_Header(read_gguf(demo_model_path)))))
+    ours = Tokenizer.from_str(json.dumps(tokenizer_json(demo_model_path)))
     rng = random.Random(5)
     letters = "".join(ODD_TEXTS)
     texts = ODD_TEXTS + ["".join(rng.choices(letters, k=rng.randint(1, 40))) for _ in range(400)]

@@ -2,7 +2,8 @@
 
     python -m benchmarks.check_models FOLDER [--threads N]
 
-The demo's BF16 file is the reference: the only real weights that come without a hub. All shipped calibration conversations go into the importance matrix; none of them is among the
+The demo's BF16 file is the reference: the only real weights that come without a hub. All
+shipped calibration conversations go into the importance matrix; none of them is among the
 evaluation cases.
 """
 

@@ -2,19 +2,17 @@
 
     python benchmarks/convert_imatrix.py [--type q4_0 --type q4_k_m ...] [--threads N]
 
-The model is the demo's SmolLM2-135M, whose published Q4_1 weights are first expanded to BF16: the only real weights
-that come without a hub. Of the 32 shipped conversations 24 calibrate and 8 are held out. Its rows (576, 1536)
+The model is the demo's BF16 file, a tuned SmolLM2-135M: the only real weights that come without a hub. Of the
+32 shipped conversations 24 calibrate and 8 are held out. Its rows (576, 1536)
 do not divide by 256, so K-types fall back to Q5_0 and Q8_0 for most tensors; the 1536-wide ffn_down keeps its K-type.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import tempfile
 from pathlib import Path
 
-import llama_cpp
 import numpy as np
 
 from convert.child import run_native
@@ -42,8 +40,7 @@ def main() -> None:
 
 
 def compare(work: Path, types: list[str], n_threads: int) -> None:
-    bf16 = work / "bf16.gguf"
-    expand(resolve("demo", print).path, bf16, n_threads)
+    bf16 = resolve("demo:bf16", print).path
     texts = calibration_texts(None, bf16)
     matrix = work / "imatrix.gguf"
     summary = make_imatrix(
@@ -71,17 +68,6 @@ def compare(work: Path, types: list[str], n_threads: int) -> None:
             used = "yes" if imatrix else "no"
             row = f"| {file_type.name} | {used} | {found.kl_mean:.5f} | {found.same_top:.2%} | {size:.0f} | {counts} |"
             print(row, flush=True)
-
-
-def expand(source: Path, target: Path, n_threads: int) -> None:
-    """The quantized file as BF16."""
-    quiet = llama_cpp.llama_log_callback(lambda level, text, user_data: None)
-    llama_cpp.llama_log_set(quiet, ctypes.c_void_p(0))
-    params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype, params.allow_requantize, params.nthread = llama_cpp.LLAMA_FTYPE_MOSTLY_BF16, True, n_threads
-    code = llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params))
-    if code != 0:
-        raise SystemExit(f"llama.cpp does not expand {source}")
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ class TestConfiguration:
         ("text", "found"),
         [
             ("[run", "cannot be read"),
-            ("[walk]\n", "has [walk]; allowed are check, convert, imatrix, models, "),
+            ("[walk]\n", "has [walk]; allowed are "),
             ("[run]\nmodle = 'x'\n", "has run.modle; allowed are"),
             ("run = 3\n", "has [run]"),
         ],

@@ -42,7 +42,10 @@ def ask(engine, question, tools, **options):
     return engine.chat(request)
 
 
-@pytest.mark.parametrize("question", ["What is the weather in Paris, in celsius?", "Is it cold in Oslo?"])
+@pytest.mark.parametrize(
+    "question",
+    ["What is the weather in Paris, in celsius?", "Please tell me the weather in Oslo in fahrenheit."],
+)
 def test_greedy_calls_are_the_same_with_forcing_on_and_off(demo_engine, question):
     forced = ask(demo_engine, question, [WEATHER])
     plain = ask(demo_engine, question, [WEATHER], force_text=False)

@@ -42,13 +42,13 @@ SCENES = (
     ),
     Scene(
         "no tool",
-        [user("Thanks, that was all I needed!")],
+        [user("Can you explain in one sentence what a tide is?")],
         ("get_weather", "read_file", "send_email"),
     ),
     Scene(
         "a call after an error",
         [
-            user("What did we decide in the March meeting? It is in minutes/march.md."),
+            user("What did we decide in the March meeting?"),
             {
                 "role": "assistant",
                 "content": "",
@@ -58,7 +58,7 @@ SCENES = (
             },
             {
                 "role": "tool",
-                "content": "error: no such file: minutes/march.md. The folder minutes holds: 2025-02.md, 2025-03.md",
+                "content": "error: there is no minutes/march.md; did you mean minutes/2025-03.md?",
             },
         ],
         ("read_file", "list_directory", "send_email"),

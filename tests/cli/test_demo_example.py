@@ -32,5 +32,5 @@ def test_a_scene_shows_what_was_said_and_how_the_model_goes_on():
     assert [tool.name for tool in engine.request.tools] == list(SCENES[3].tools)
     assert lines[0] == "a call after an error (tools: read_file, list_directory, send_email)"
     assert lines[2] == '  model  read_file {"path": "minutes/march.md"}'
-    assert lines[3].startswith("  tool   error: no such file")
+    assert lines[3].startswith("  tool   error: there is no minutes/march.md")
     assert lines[4:] == ["  model  One moment.", '  model  read_file {"path": "minutes/2025-03.md"}']

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from edge.tools.executable import CallContext, ToolFailure
 from edge.tools.process import Outcome, ProcessLimits, run_process
+from edge.tools.task_group import task_group
 from edge.tools.workspace import MOUNT
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -86,8 +87,10 @@ def run_sandboxed(
             command += ["--ro-bind-data", str(file.fileno()), "/run/program"]
         # Everything else is a memory disk that could be filled.
         command += ["--remount-ro", "/", "--", *_limited(argv, options)]
-        # bwrap's own environment can be read inside, in /proc/1/environ.
-        return run_process(command, options, context, env={"PATH": _PATH}, disk=workspace, pass_fds=fds)
+        with task_group(_TASKS_PER_PROCESS * options.n_processes) as join:
+            # bwrap's own environment can be read inside, in /proc/1/environ.
+            env = {"PATH": _PATH}
+            return run_process([*join, *command], options, context, env=env, disk=workspace, pass_fds=fds)
 
 
 def _namespaces(bwrap: str, options: SandboxOptions) -> list[str]:

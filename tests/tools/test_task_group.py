@@ -32,7 +32,9 @@ def test_the_end_of_the_group_ends_what_was_left_in_it():
         if not prefix:
             pytest.skip("no control group can be made here")
         shown = subprocess.run(
-            [*prefix, "sh", "-c", "setsid sleep 60 >/dev/null 2>&1 & echo $!"], capture_output=True, check=True
+            [*prefix, "sh", "-c", "setsid sleep 60 >/dev/null 2>&1 & echo $!"],
+            capture_output=True,
+            check=True,
         )
         left = int(shown.stdout)
         assert psutil.pid_exists(left)

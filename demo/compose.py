@@ -32,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
             HeldOut.read(),
             settings_share=args.settings_share,
             varies_order=args.vary_order,
+            easy_share=args.easy_share,
         )
         counts = write_examples(composer, args.examples, args.out)
     except (MaterialError, OSError) as exc:
@@ -58,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--settings-share", type=float, default=0.5, help="of the groups that are deployments"
+    )
+    parser.add_argument(
+        "--easy-share", type=float, default=1.0, help="of the dialogues with one call or parallel ones alone"
     )
     parser.add_argument(
         "--vary-order", action="store_true", help="parameters in any order, and among ones that nobody uses"

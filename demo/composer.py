@@ -27,6 +27,7 @@ from demo.views import ToolView
 
 _BRANCHES = 6
 _MOST_TOOLS = 8
+_EASY = ("single_tool", "multi_tool_parallel")
 _STATED_TODAY = re.compile(r"(?:[Tt]oday|[Dd]ate|[Nn]ow|It is)\b[^.]{0,40}?(\d{4}-\d\d-\d\d)")
 
 
@@ -46,7 +47,8 @@ class Group:
 
 class Composer:
     """Draws groups. held_out: what the evaluation uses and training must not. settings_share: of the groups, where the
-    material has settings. dropped: what was left out, and why."""
+    material has settings. easy_share: of the dialogues that only choose and fill, how many stay. dropped: what was left
+    out, and why."""
 
     def __init__(
         self,
@@ -56,12 +58,14 @@ class Composer:
         *,
         settings_share: float = 0.5,
         varies_order: bool = False,
+        easy_share: float = 1.0,
     ) -> None:
         self._rng = random.Random(seed)
         self._stock = Stock(material, self._rng, held_out)
         self._held_out = held_out
         self._settings_share = settings_share
         self._varies_order = varies_order
+        self._easy_share = easy_share
         self.dropped = Counter[str]()
 
     def groups(self, n_examples: int) -> Iterator[Group]:
@@ -154,6 +158,8 @@ class Composer:
         if made is not None and any(map(self._held_out.has_text, _user_texts(made))):
             self.dropped["like a sentence of the evaluation"] += 1
             return None
+        if made is not None and self._easy_share < 1 and made["scenario"] in _EASY:
+            return made if self._rng.random() < self._easy_share else None
         return made
 
     def _group(

@@ -11,8 +11,8 @@ import torch
 from demo.attention import Ranges, attend
 from demo.packs import Branch, Pack
 
-# The first tokens of an answer decide whether it is a call: they weigh as much as one.
-_N_DECIDING = 3
+# The first tokens of an answer decide whether it is a call. One token in forty, and everything hangs on the first.
+_DECIDING = (4.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,8 @@ def _weighted(branch: Branch, call_ids: tuple[int, ...], text_weight: float) -> 
         if n_said == 1:
             is_call = branch.ids[place : place + len(call_ids)] == call_ids
         if is_target:
-            weighted.append((place, 1.0 if is_call or n_said <= _N_DECIDING else text_weight))
+            deciding = _DECIDING[n_said - 1] if n_said <= len(_DECIDING) else 0.0
+            weighted.append((place, deciding or (1.0 if is_call else text_weight)))
     return weighted
 
 

@@ -46,7 +46,7 @@ class TrainError(Exception):
 class Settings:
     """A run. text_weight: of a token of plain text, against 1 for a token of a call.
 
-    continues: a run whose weights, optimizer and place in the schedule this one takes over, on other examples.
+    continues: a run whose weights and optimizer this one takes over, on other examples and with a schedule of its own.
     first_layer: the layers below it stay as they are, which saves their part of the backward pass.
     """
 
@@ -85,7 +85,7 @@ class Trainer:
             self._trained, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
         )
         self._step, self._elapsed_s, self._n_tokens = 0, 0.0, 0
-        self._first_step = 0  # on these examples
+        self._first_step, self._elapsed_before_s = 0, 0.0  # of the run that this one continues
         self._load()
         self._started_s = time.monotonic() - self._elapsed_s
         self._saved_s = time.monotonic()
@@ -128,6 +128,7 @@ class Trainer:
             "optimizer": self._optimizer.state_dict(),
             "step": self._step,
             "first_step": self._first_step,
+            "elapsed_before_s": self._elapsed_before_s,
             "elapsed_s": self._elapsed_s,
             "n_tokens": self._n_tokens,
             "settings": asdict(self._settings),
@@ -150,7 +151,8 @@ class Trainer:
                 parameter.copy_(saved)
         self._optimizer.load_state_dict(state["optimizer"])
         self._step, self._elapsed_s, self._n_tokens = state["step"], state["elapsed_s"], state["n_tokens"]
-        self._first_step = state.get("first_step", 0) if is_own else self._step
+        self._first_step = state["first_step"] if is_own else self._step
+        self._elapsed_before_s = state["elapsed_before_s"] if is_own else self._elapsed_s
 
     def _update(self, rate: float) -> float:
         """One step's loss a weighted token; the gradients of all processes move the weights of each."""
@@ -190,15 +192,16 @@ class Trainer:
 
     def _rate(self, progress: float) -> float:
         """Learning rate: linear warm-up, then half a cosine down to a fiftieth."""
-        warm = min(1.0, (self._step + 1) / self._settings.warmup_steps)
+        warm = min(1.0, (self._step - self._first_step + 1) / self._settings.warmup_steps)
         falling = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
         return self._settings.learning_rate * warm * falling
 
     def _agreed_progress(self) -> float:
         """Share of the examples or of the time, whichever is larger, in whichever process is furthest: all must stop
         at the same step."""
-        share_of_time = (time.monotonic() - self._started_s) / 60 / self._settings.minutes
-        progress = torch.tensor([max(self._step / self.n_steps, share_of_time)])
+        share_of_time = (time.monotonic() - self._started_s - self._elapsed_before_s) / 60 / self._settings.minutes
+        share_of_steps = (self._step - self._first_step) / max(1, self.n_steps - self._first_step)
+        progress = torch.tensor([max(share_of_steps, share_of_time)])
         torch.distributed.all_reduce(progress, op=torch.distributed.ReduceOp.MAX)
         return float(progress[0])
 

@@ -196,6 +196,8 @@ def weight_by_hand(branch: Branch, place: int, call_ids: list[int]) -> float:
     while start and branch.is_target[start - 1]:
         start -= 1
     is_call = list(branch.ids[start : start + len(call_ids)]) == call_ids
+    if place == start:
+        return 4.0
     return 1.0 if is_call or place - start < 3 else 0.5
 
 
@@ -234,8 +236,7 @@ def test_a_run_that_was_cut_off_ends_as_one_without_a_break(settings, alone):
     assert any(tensor.abs().max() > 0 for name, tensor in found.items() if "lora_B" in name)
     for name, tensor in expected.items():
         assert torch.equal(tensor, found[name]), name
-    steps = [json.loads(line)["step"] for line in (Path(broken.out) / "log.jsonl").read_text().splitlines()]
-    assert steps == [1, 2, 2, 3, 3]
+    assert [record["step"] for record in log_of(broken)] == [1, 2, 2, 3, 3]
 
 
 def test_two_processes_do_what_one_does(settings):
@@ -245,8 +246,7 @@ def test_two_processes_do_what_one_does(settings):
         run = settings(f"run{processes}", processes=processes, packs_a_step=12)
         train(run)
         states.append(torch.load(Path(run.out) / "checkpoint.pt", weights_only=True))
-        log = [json.loads(line) for line in (Path(run.out) / "log.jsonl").read_text().splitlines()]
-        assert [record["step"] for record in log] == [1, 1]
+        assert [record["step"] for record in log_of(run)] == [1, 1]
     one, two = (state["optimizer"]["state"] for state in states)
     assert any(moments["exp_avg"].abs().max() > 1e-4 for moments in one.values())
     for number, moments in one.items():
@@ -262,9 +262,16 @@ def test_a_run_takes_over_from_another_on_other_examples(settings, alone, tmp_pa
     after = Settings(**{**vars_of(settings("after", continues=before.out)), "examples": str(other)})
     Path(after.out).mkdir()
     Trainer(0, after).train()
-    steps = [json.loads(line)["step"] for line in (Path(after.out) / "log.jsonl").read_text().splitlines()]
-    assert steps == [4, 5, 6, 6]
+    assert [record["step"] for record in log_of(after)] == [4, 5, 6, 6]
+    # Its schedule is its own.
+    first, second = ([r["learning_rate"] for r in log_of(run) if "loss" in r] for run in (before, after))
+    assert second == pytest.approx(first, rel=1e-3)
+    assert len(set(second)) == 3
     assert not torch.equal(*(next(iter(weights_of(run.out).values())) for run in (before, after)))
+
+
+def log_of(settings: Settings) -> list[dict]:
+    return [json.loads(line) for line in (Path(settings.out) / "log.jsonl").read_text().splitlines()]
 
 
 def vars_of(settings: Settings) -> dict:
@@ -277,7 +284,7 @@ def test_a_time_limit_ends_the_run(settings, alone):
     run = settings("short", minutes=1e-9)
     Path(run.out).mkdir()
     Trainer(0, run).train()
-    assert len((Path(run.out) / "log.jsonl").read_text().splitlines()) == 1
+    assert len(log_of(run)) == 1
     assert weights_of(run.out)
 
 

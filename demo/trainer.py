@@ -199,7 +199,9 @@ class Trainer:
     def _agreed_progress(self) -> float:
         """Share of the examples or of the time, whichever is larger, in whichever process is furthest: all must stop
         at the same step."""
-        share_of_time = (time.monotonic() - self._started_s - self._elapsed_before_s) / 60 / self._settings.minutes
+        share_of_time = (
+            (time.monotonic() - self._started_s - self._elapsed_before_s) / 60 / self._settings.minutes
+        )
         share_of_steps = (self._step - self._first_step) / max(1, self.n_steps - self._first_step)
         progress = torch.tensor([max(share_of_steps, share_of_time)])
         torch.distributed.all_reduce(progress, op=torch.distributed.ReduceOp.MAX)

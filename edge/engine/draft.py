@@ -55,6 +55,11 @@ class Draft:
         self.stopped = False  # a stop string, or the end of what was asked for
         self.is_whole = True  # all that the model wrote is in the reply
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is anything of the answer itself; thinking is not."""
+        return bool(self._content or self.calls or self._malformed)
+
     def take(self, events: Sequence[ParserEvent]) -> Iterator[Event]:
         """Notes the events and yields what a caller is told of them."""
         for event in events:

@@ -125,9 +125,14 @@ class SamplerChain:
         ]
 
     @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is taken."""
+        return not self._options.temperature
+
+    @property
     def n_kept(self) -> int | None:
         """How many of the likeliest tokens decide the draw; None when all do."""
-        return 1 if not self._options.temperature else self._options.top_k or None
+        return 1 if self.is_greedy else self._options.top_k or None
 
     def sample(self, slot: Slot) -> int:
         """A token from the whole vocabulary, by the logits of the last decoded token."""
@@ -143,6 +148,12 @@ class SamplerChain:
         view = self._candidates.fill_all(self.logits(slot))
         view["logit"][list(banned)] = -np.inf
         return self._draw()
+
+    def probability(self, slot: Slot, tokens: Sequence[int]) -> float:
+        """That one of these tokens is next, 0 to 1, by the logits alone."""
+        logits = self.logits(slot).astype(np.float64)
+        weights = np.exp(logits - logits.max())
+        return float(weights[list(tokens)].sum() / weights.sum())
 
     def _draw(self) -> int:
         llama().llama_sampler_apply(self.pointer, self._candidates.reference)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 
 import jsonschema
+import numpy as np
 import pytest
 
 from edge.chat.template import ChatTemplate
 from edge.engine.context import ContextOptions
 from edge.engine.engine import Engine
+from edge.engine.generation import Generation
 from edge.engine.request import ChatRequest
-from edge.engine.sampling import SamplingOptions
+from edge.engine.sampling import SamplerChain, SamplingOptions
 from edge.errors import ContextOverflow, RequestError, TemplateError, ToolsError
 from edge.types import (
     CallOpened,
@@ -158,6 +160,27 @@ def test_text_that_must_come_is_not_sampled(tiny_engine):
     # All of this call is forced: the opener, and every run of text but for the token before a choice.
     assert forced.usage.forced_tokens == forced.usage.completion_tokens
     assert ask(tiny_engine, force_text=False, **options).usage.forced_tokens == 1
+
+
+@pytest.mark.parametrize(("p_call", "calls"), [(0.45, False), (0.55, True)])
+def test_greedy_decoding_calls_only_where_a_call_is_likelier_than_all_texts_together(
+    tiny_engine, monkeypatch, p_call, calls
+):
+    vocab = tiny_engine.model.vocab
+    opener = vocab.tokenize("<tool_call>")[0]
+    p_text = (1 - p_call) / 5
+    logits = np.full(vocab.n_tokens, -40.0, dtype=np.float32)
+    logits[opener] = np.log(p_call)
+    logits[[vocab.tokenize(letter)[0] for letter in "abcde"]] = np.log(p_text)
+    assert p_text < p_call  # token against token, the call wins
+
+    monkeypatch.setattr(SamplerChain, "logits", lambda self, slot: logits)
+    monkeypatch.setattr(SamplerChain, "sample", lambda self, slot: opener)
+    monkeypatch.setattr(Generation, "_may_open", lambda self, n_opener_bytes: True)
+    ask(tiny_engine, tools=[PING], max_tokens=1, temperature=0.0)
+    assert (tiny_engine.last_generation.tokens == [opener]) is calls
+    ask(tiny_engine, tools=[PING], max_tokens=1, temperature=1.5)
+    assert tiny_engine.last_generation.tokens == [opener]  # drawn: it stays
 
 
 @pytest.mark.parametrize("tools", [[GET, PING], [WEATHER, GET, PING]])

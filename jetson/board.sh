@@ -7,6 +7,7 @@
 
 records=/var/lib/smoltools-edge-setup
 record_file= # set by the script
+mode=plan # or apply, revert
 root= # a recorded device tree to plan for; empty: this machine
 
 say() { printf '%s\n' "$*"; }
@@ -14,6 +15,37 @@ die() {
     printf 'error: %s\n' "$*" >&2
     exit 1
 }
+
+# --- arguments ---
+
+# A script has set_flag NAME and set_option NAME VALUE, which are false for what is not theirs.
+parse_arguments() {
+    while (($#)); do
+        case $1 in
+            --plan | --apply | --revert) mode=${1#--} ;;
+            -h | --help)
+                usage
+                exit
+                ;;
+            *)
+                if ! set_flag "$1"; then
+                    [[ $1 == --root ]] || set_option "$1" "${2-}" || no_option "$1"
+                    (($# > 1)) || die "$1 needs a value; see --help"
+                    [[ $1 != --root ]] || root=${2%/}
+                    shift
+                fi
+                ;;
+        esac
+        shift
+    done
+    [[ ! $root || -d $root/proc ]] || die "$root holds no proc; --root takes a recorded device tree"
+}
+no_option() {
+    printf 'error: %s is no option; allowed are the ones that --help shows\n' "$1" >&2
+    exit 2
+}
+# What stands at the top of the script.
+usage() { sed -nE '2,/^$/ s/^# ?//p' "$0"; }
 
 # --- facts, read as the program's `profiles` room does; it is not there before it is installed ---
 
@@ -61,6 +93,21 @@ jetpack() {
 # --- changes ---
 
 n_to_do=0
+note= # what a plan's reader should know besides
+
+plan_or_apply() {
+    say
+    if [[ $mode == plan ]]; then
+        plan_changes "$@"
+        [[ ! $note ]] || say "note: $note"
+        say
+        if ((n_to_do)); then say "Nothing was changed. To do it: sudo $0 --apply"; else say "All of it is done."; fi
+    else
+        need_root
+        apply_changes "$@"
+        say
+    fi
+}
 
 plan_changes() {
     local name number=0
@@ -111,6 +158,8 @@ revert_changes() {
     rm -f "$record_file"
     rmdir --ignore-fail-on-non-empty "$records"
 }
+
+is_booted() { [[ ! $root && -d /run/systemd/system ]]; }
 
 need_root() {
     [[ ! $root ]] || die "$root is a recorded device: a plan can be made for it, and nothing applied or reverted"

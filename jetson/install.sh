@@ -31,40 +31,23 @@ unit=smoltools-edge.service
 conf=$units/$unit.d/10-memory.conf
 bin=$program/venv/bin
 
-mode=plan bundle='' unpacked='' model_ref='' wheels='' python='' cpu_only='' keep_models=''
+bundle='' unpacked='' model_ref='' wheels='' python='' cpu_only='' keep_models=''
 
-usage() { sed -nE '2,/^$/ s/^# ?//p' "${BASH_SOURCE[0]}"; }
-
-parse_arguments() {
-    while (($#)); do
-        case $1 in
-            --plan | --apply | --revert) mode=${1#--} ;;
-            --bundle | --model | --wheels | --root | --python)
-                (($# > 1)) || die "$1 needs a value; see --help"
-                case $1 in
-                    --bundle) bundle=$2 ;;
-                    --model) model_ref=$2 ;;
-                    --wheels) wheels=$2 ;;
-                    --python) python=$2 ;;
-                    --root) root=${2%/} ;;
-                esac
-                shift
-                ;;
-            --cpu-only) cpu_only=1 ;;
-            --keep-models) keep_models=1 ;;
-            -h | --help)
-                usage
-                exit
-                ;;
-            *)
-                printf 'error: %s is no option; allowed are the ones that --help shows\n' "$1" >&2
-                exit 2
-                ;;
-        esac
-        shift
-    done
-    [[ ! $root || -d $root/proc ]] || die "$root holds no proc; --root takes a recorded device tree"
-    [[ ! $wheels || -d $wheels ]] || die "$wheels is not a folder; --wheels takes one with wheels in it"
+set_flag() {
+    case $1 in
+        --cpu-only) cpu_only=1 ;;
+        --keep-models) keep_models=1 ;;
+        *) return 1 ;;
+    esac
+}
+set_option() {
+    case $1 in
+        --bundle) bundle=$2 ;;
+        --model) model_ref=$2 ;;
+        --wheels) wheels=$2 ;;
+        --python) python=$2 ;;
+        *) return 1 ;;
+    esac
 }
 
 # --- what is installed from where ---
@@ -395,28 +378,11 @@ settings_undo() {
     rmdir $etc 2>/dev/null || say "      left: $etc, which is not empty"
 }
 
-# What the service is limited to, from the plan for its model with the options of the environment file. To be asked while
-# no model is loaded: what the service holds is not free.
-service_conf() {
-    local options
-    read -ra options <<<"$(
-        set -a
-        # shellcheck source=environment
-        source $etc/environment
-        say "${SMOLTOOLS_EDGE_PARALLEL:+--parallel $SMOLTOOLS_EDGE_PARALLEL} ${SMOLTOOLS_EDGE_N_CTX:+--n-ctx $SMOLTOOLS_EDGE_N_CTX} ${SMOLTOOLS_EDGE_KV_TYPE:+--kv-type $SMOLTOOLS_EDGE_KV_TYPE}"
-    )"
-    service_conf_head
-    say "# From the plan of \`smoltools-edge profile\`: the model, the headroom, the program."
-    say "[Service]"
-    (cd / && as_service $bin/smoltools-edge profile --model $state/models/current "${options[@]}" --json) |
-        $bin/python -c 'import json, sys; print("MemoryMax=%d" % json.load(sys.stdin)["plan"]["memory"]["memory_max_bytes"])'
-}
-service_conf_head() { say "# for $(readlink $state/models/current), environment $(sha256sum <$etc/environment | cut -c1-12)"; }
-
-is_booted() { [[ -d /run/systemd/system ]]; }
+# The first line of 10-memory.conf, as update-model writes it: what the limit was worked out for.
+conf_head() { say "# for $(readlink $state/models/current), environment $(sha256sum <$etc/environment | cut -c1-12)"; }
 
 service_done() {
-    [[ ! $root ]] && cmp -s "$here/$unit" $units/$unit && [[ -f $conf && $(head -n 1 $conf) == "$(service_conf_head)" ]] &&
+    [[ ! $root ]] && cmp -s "$here/$unit" $units/$unit && [[ -f $conf && $(head -n 1 $conf) == "$(conf_head 2>/dev/null)" ]] &&
         { ! is_booted || systemctl --quiet is-active $unit; }
 }
 service_plan() {
@@ -428,8 +394,9 @@ service_plan() {
 service_apply() {
     local memory
     record service
+    # What a running service holds is not free to be planned with.
     ! is_booted || systemctl --quiet stop $unit 2>/dev/null || true
-    memory=$(service_conf)
+    memory=$(cd / && as_service $bin/smoltools-edge update-model --print-limit)
     mkdir -p $units/$unit.d
     install -m 0644 "$here/$unit" $units/$unit
     printf '%s\n' "$memory" >$conf
@@ -465,6 +432,7 @@ main() {
         revert_changes
         return
     fi
+    [[ ! $wheels || -d $wheels ]] || die "$wheels is not a folder; --wheels takes one with wheels in it"
     read_board
     find_source
     choose_python
@@ -474,18 +442,9 @@ main() {
     describe_board
     if [[ $bundle ]]; then say "source     the bundle $bundle, checked against its SHA256SUMS"; else say "source     the checkout $checkout"; fi
     describe_build
-    say
-    if [[ $mode == plan ]]; then
-        plan_changes "${changes[@]}" 2>/dev/null
-        [[ $(id -u) == 0 || $root || ! -d $etc ]] || say "note: only root sees what is done already; run it with sudo"
-        say
-        if ((n_to_do)); then say "Nothing was changed. To do it: sudo $0 --apply"; else say "All of it is done."; fi
-    else
-        need_root
-        apply_changes "${changes[@]}"
-        say
-        say "done: systemctl status smoltools-edge; journalctl -u smoltools-edge; settings in $etc/environment"
-    fi
+    [[ $(id -u) == 0 || $root || ! -d $etc ]] || note="only root sees what is done already; run it with sudo"
+    plan_or_apply "${changes[@]}"
+    [[ $mode == plan ]] || say "done: systemctl status smoltools-edge; journalctl -u smoltools-edge; settings in $etc/environment"
 }
 
 main "$@"

@@ -20,38 +20,16 @@ record_file=$records/tune
 drop_in=/etc/systemd/system/smoltools-edge.service.d/30-drop-caches.conf
 zram_unit=/etc/systemd/system/smoltools-edge-zram.service
 tmpfiles=/etc/tmpfiles.d/smoltools-edge-governor.conf
-mode=plan power_mode='' skipped=' '
+power_mode='' skipped=' '
 
-usage() { sed -nE '2,/^$/ s/^# ?//p' "${BASH_SOURCE[0]}"; }
-
-parse_arguments() {
-    while (($#)); do
-        case $1 in
-            --plan | --apply | --revert) mode=${1#--} ;;
-            --skip | --power-mode | --root)
-                (($# > 1)) || die "$1 needs a value; see --help"
-                case $1 in
-                    --skip) skipped+="$2 " ;;
-                    --power-mode) power_mode=$2 ;;
-                    --root) root=${2%/} ;;
-                esac
-                shift
-                ;;
-            -h | --help)
-                usage
-                exit
-                ;;
-            *)
-                printf 'error: %s is no option; allowed are the ones that --help shows\n' "$1" >&2
-                exit 2
-                ;;
-        esac
-        shift
-    done
-    [[ ! $root || -d $root/proc ]] || die "$root holds no proc; --root takes a recorded device tree"
+set_flag() { return 1; }
+set_option() {
+    case $1 in
+        --skip) skipped+="$2 " ;;
+        --power-mode) power_mode=$2 ;;
+        *) return 1 ;;
+    esac
 }
-
-is_booted() { [[ ! $root && -d /run/systemd/system ]]; }
 
 # --- desktop ---
 
@@ -333,18 +311,9 @@ main() {
     choose_changes
     check_power_mode
     describe_board
-    say
-    if [[ $mode == plan ]]; then
-        plan_changes "${changes[@]}"
-        [[ $kind != raspberry-pi || $model != *"Pi 5"* ]] || has_pi_fan || say "note: no fan is seen; all cores busy, a Pi 5 throttles without its active cooler"
-        say
-        if ((n_to_do)); then say "Nothing was changed. To do it: sudo $0 --apply"; else say "All of it is done."; fi
-    else
-        need_root
-        apply_changes "${changes[@]}"
-        say
-        say "done; what needs a boot waits for the next one"
-    fi
+    [[ $kind != raspberry-pi || $model != *"Pi 5"* ]] || has_pi_fan || note="no fan is seen; all cores busy, a Pi 5 throttles without its active cooler"
+    plan_or_apply "${changes[@]}"
+    [[ $mode == plan ]] || say "done; what needs a boot waits for the next one"
 }
 
 main "$@"

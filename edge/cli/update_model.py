@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json as json_module
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,10 @@ from edge.cli.models import REF_HELP, JsonOption
 from edge.cli.progress import tell
 from edge.deploy.settings import ENVIRONMENT_FILE, MEMORY_CONF, STATE_DIR, UNIT
 from edge.errors import RequestError
+
+if TYPE_CHECKING:
+    from edge.deploy.placing import Place
+    from edge.deploy.update import Switch
 
 
 def update_model_command(
@@ -32,56 +36,60 @@ def update_model_command(
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.1, max=86_400, help="For the service to be well again.")
     ] = 600.0,
+    print_limit: Annotated[
+        bool,
+        typer.Option(
+            "--print-limit", help="Instead of REF: only print the unit's memory limit for what is served."
+        ),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Give the service another model, and go back by itself when it is not well with it.
 
     Example: sudo smoltools-edge update-model smol-tools-4b-16k
     """
-    from edge.deploy.placing import Place, fetch, try_out
+    from edge.deploy.placing import Place, limit_bytes
     from edge.deploy.service import CommandService, SystemdService
     from edge.deploy.settings import endpoint_of, read_environment
-    from edge.deploy.update import PREVIOUS, MemoryConf, Switch, read_link
+    from edge.deploy.update import CURRENT, MemoryConf, Switch
 
-    if (ref is None) is not back:
+    if (ref is not None) + back + print_limit != 1:
         raise RequestError("give a model's REF, or --back for the one before")
     settings = read_environment(environment)
     place = Place.of(state_dir)
+    memory = MemoryConf(MEMORY_CONF, environment, lambda link: limit_bytes(link, place, settings))
+    if print_limit:
+        typer.echo(memory.text(place.models / CURRENT), nl=False)
+        return
     switch = Switch(
         models=place.models,
         service=CommandService(restart_command) if restart_command else SystemdService(UNIT),
         endpoint=endpoint_of(settings),
         timeout_s=timeout,
-        memory=None
-        if restart_command
-        else MemoryConf(MEMORY_CONF, environment, lambda link: _limit_bytes(link, settings)),
+        memory=None if restart_command else memory,
         tell=tell,
     )
     old = switch.current()
     with _signals_interrupt():
-        new = fetch(ref, place, tell) if ref else read_link(place.models / PREVIOUS)
-        if new.resolve() == old.resolve():
-            tell(f"{new.name} is served already; nothing was changed")
-        else:
-            try_out(new, place, tell)
-            switch.to(new)
-            tell(f"{new.name} is served; {old.name} stays, and --back returns to it")
+        new = _update(ref, place, switch)
     document = {"served": str(new), "before": str(old), "changed": new.resolve() != old.resolve()}
     typer.echo(json_module.dumps(document, indent=2) if json else new)
 
 
-def _limit_bytes(link: Path, settings: Mapping[str, str]) -> int:
-    """What the unit's MemoryMax should be, from the plan for the model with the service's own options."""
-    from edge.cli.plan import make_plan
-    from profiles.plan import Pins
+def _update(ref: str | None, place: Place, switch: Switch) -> Path:
+    """The file that is served now. ref: None, the one before."""
+    from edge.deploy.placing import fetch, try_out
+    from edge.deploy.update import PREVIOUS, read_link
 
-    def number(name: str) -> int | None:
-        return int(settings[name]) if settings.get(name, "").isdecimal() else None
-
-    pins = Pins(
-        n_ctx=number("N_CTX"), n_parallel=number("PARALLEL") or 1, kv_type=settings.get("KV_TYPE") or None
-    )
-    return make_plan(str(link.resolve()), pins).plan.memory_max_bytes
+    old = switch.current()
+    new = fetch(ref, place, tell) if ref else read_link(place.models / PREVIOUS)
+    if new.resolve() == old.resolve():
+        tell(f"{new.name} is served already; nothing was changed")
+        return new
+    try_out(new, place, tell)
+    switch.to(new)
+    tell(f"{new.name} is served; {old.name} stays, and --back returns to it")
+    return new
 
 
 @contextmanager

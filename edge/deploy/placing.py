@@ -1,6 +1,7 @@
-"""Gets a model file to where the service can read it, as the service's own user, and tries it there.
+"""Gets a model file to where the service can read it, as the service's own user; tries it there, and plans its memory.
 
-The running service is not touched here. What is fetched as that user belongs to it, and what it cannot read fails here.
+The running service is not touched here. What is fetched as that user belongs to it, and what it cannot read fails here;
+nothing is written to the caller's own folders.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ _MIB = 1 << 20
 # Beside the weights: Python and libraries, a vocabulary, a context of 1,024 tokens; and something for the others.
 _TRIAL_BYTES = 512 * _MIB
 _SPARE_BYTES = 256 * _MIB
+_PLANNED = ("N_CTX", "PARALLEL", "KV_TYPE")  # the settings that a plan depends on
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,3 +168,19 @@ def try_out(path: Path, place: Place, tell: Callable[[str], None]) -> None:
         _child(["-m", "edge.deploy.smoke", str(path)], place, lambda line: None)
     except DeployError as exc:
         raise DeployError(f"a first tool call with {path.name} failed: {exc}") from None
+
+
+def limit_bytes(link: Path, place: Place, settings: Mapping[str, str]) -> int:
+    """What the unit's MemoryMax should be: the plan for the model with the service's own options.
+
+    To be asked while the service is stopped: what it holds is not free. Raises DeployError where nothing fits.
+    """
+    options = [
+        f"--{name.lower().replace('_', '-')}={settings[name]}" for name in _PLANNED if settings.get(name)
+    ]
+    told = _child(
+        ["-m", "edge.cli", "profile", "--model", str(link.resolve()), *options, "--json"],
+        place,
+        lambda line: None,
+    )
+    return int(json.loads(told)["plan"]["memory"]["memory_max_bytes"])

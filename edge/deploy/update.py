@@ -23,25 +23,24 @@ CURRENT, PREVIOUS, UNFINISHED = "current", "previous", ".update-unfinished"
 
 @dataclass(frozen=True, slots=True)
 class MemoryConf:
-    """The unit's memory limit, a file that the installer wrote. limit_bytes: asked while no model is loaded."""
+    """The drop-in with the unit's memory limit. limit_bytes: asked while no model is loaded."""
 
     path: Path
     environment_file: Path
     limit_bytes: Callable[[Path], int]
 
-    def write(self, link: Path) -> None:
+    def text(self, link: Path) -> str:
         """The limit for the model that the link leads to; the first line is what the installer compares."""
         try:
             environment = self.environment_file.read_bytes()
         except OSError:
             environment = b""
         digest = hashlib.sha256(environment).hexdigest()[:12]
-        text = (
+        return (
             f"# for {link.readlink()}, environment {digest}\n"
             "# From the plan of `smoltools-edge profile`: the model, the headroom, the program.\n"
             f"[Service]\nMemoryMax={self.limit_bytes(link)}\n"
         )
-        _write(self.path, text.encode())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +76,7 @@ class Switch:
     def _change(self, link: Path, new: Path, kept: bytes | None) -> None:
         point(link, new)
         if self.memory is not None and kept is not None:
-            self.memory.write(link)
+            _write(self.memory.path, self.memory.text(link).encode())
 
     def _check(self, new: Path) -> None:
         wait_until_healthy(self.endpoint, self.timeout_s, self.service.why_dead)

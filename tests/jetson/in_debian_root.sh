@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Proves install.sh in a throw-away Debian with systemd as process 1: plan, apply, a call, a second run, a crash, a revert.
+# Proves install.sh in a throw-away Debian with systemd as process 1: plan, apply, a call, a second run, the memory limit, a
+# model's update, a crash, a hang, a revert.
 #
 #   sudo tests/jetson/in_debian_root.sh online            from this checkout, packages from the index
 #   sudo tests/jetson/in_debian_root.sh offline BUNDLE    from a bundle, in a root without any network
@@ -19,6 +20,7 @@ patience=${PROOF_PATIENCE:-1} # more, where others keep the processors busy
 mode=${1:-}
 leader=''
 nspawn=''
+memory_group=''
 
 step() { printf '\n== %s\n' "$*"; }
 fail() {
@@ -50,7 +52,15 @@ boot() {
     [[ $mode == online && ${PIP_CERT:-} ]] && options+=(--bind-ro="$PIP_CERT")
     [[ $wheels ]] && options+=(--bind-ro="$wheels:/wheels")
     [[ ${PROOF_MODEL:-} ]] && options+=(--bind-ro="$(readlink -f "$PROOF_MODEL"):/model/$(basename "$PROOF_MODEL")")
-    systemd-nspawn -q -D "$work/root" --boot "${options[@]}" </dev/null >"$work/console.log" 2>&1 &
+    # With cgroups v1 it has the memory controller in a group of its own, which goes away with it.
+    if [[ -d /sys/fs/cgroup/memory ]]; then
+        memory_group=/sys/fs/cgroup/memory/smoltools-edge-proof-$$
+        mkdir "$memory_group"
+    fi
+    (
+        [[ ! $memory_group ]] || echo "$BASHPID" >"$memory_group/cgroup.procs"
+        exec systemd-nspawn -q -D "$work/root" --boot "${options[@]}" </dev/null >"$work/console.log" 2>&1
+    ) &
     nspawn=$!
     for _ in $(seq 100); do
         leader=$(pgrep -x systemd -P "$nspawn" | head -n 1 || true)
@@ -58,14 +68,22 @@ boot() {
         sleep 0.3
     done
     [[ $leader ]] || fail "systemd does not come up: $(tail -n 3 "$work/console.log")"
+    [[ ! $memory_group ]] || give_memory_controller
     # The files of a first boot (machine id, random seed, journal) are no doing of install.sh.
     changed_files >"$work/before"
+}
+
+# nspawn mounts the controllers of cgroups v1 read-only, and systemd looks for them when it starts.
+give_memory_controller() {
+    inside mount -o remount,rw,bind /sys/fs/cgroup/memory
+    inside systemctl daemon-reexec
 }
 
 stop() {
     [[ $leader ]] && inside systemctl poweroff --force 2>/dev/null
     [[ ! $nspawn ]] || wait "$nspawn" 2>/dev/null || true
     umount "$work/root" 2>/dev/null || true
+    [[ ! $memory_group ]] || find "$memory_group" -depth -type d -exec rmdir {} + 2>/dev/null
 }
 trap 'stop || true' EXIT
 
@@ -129,6 +147,7 @@ prove() {
     if [[ $mode == online ]]; then inside /src/jetson/install.sh --apply; else inside "${installer[@]}" --apply; fi
     [[ $(property MainPID) == "$pid" ]] || fail "the second apply restarted the service"
 
+    prove_limit
     prove_update
 
     step "a crash: started again; a crash loop: ends in failed"
@@ -162,17 +181,63 @@ prove() {
     echo "the system is as it was"
 }
 
-prove_update() {
-    step "update-model: a broken file changes nothing, a good one is served, --back brings the old one"
-    local models=/var/lib/smoltools-edge/models
-    inside sh -c "head -c 3000000 \$(readlink -f $models/current) >/tmp/broken-q4_1.gguf; cp \$(readlink -f $models/current) /tmp/other-q4_1.gguf"
-    inside /opt/smoltools-edge/venv/bin/smoltools-edge update-model /tmp/broken-q4_1.gguf && fail "a broken model was taken"
+# Of the service, in cgroups v1 or v2: memory_file FILE_OF_V1 FILE_OF_V2.
+memory_file() {
+    local group=system.slice/smoltools-edge.service
+    inside sh -c "cat /sys/fs/cgroup/memory/$group/$1 2>/dev/null || cat /sys/fs/cgroup/$group/$2"
+}
+
+prove_limit() {
+    local limit
+    step "MemoryMax: the kernel has it, and ends a service that takes more"
+    limit=$(memory_file memory.limit_in_bytes memory.max)
+    printf 'limit %s, highest use until now %s\n' "$limit" "$(memory_file memory.max_usage_in_bytes memory.peak)"
+    ((limit == $(property MemoryMax) / 4096 * 4096)) || fail "the kernel's limit is not MemoryMax"
+    drop_in MemoryMax=60M
+    inside systemctl restart smoltools-edge 2>/dev/null && fail "it runs in 60 MB"
+    wait_for "[[ \$(property ActiveState) == failed ]]" 120 || fail "the service is $(property ActiveState)"
+    inside journalctl -u smoltools-edge -o cat --no-pager | grep -E 'status=9/KILL|oom-kill' | tail -n 1 || fail "something else ended it"
+    no_drop_in
+    inside systemctl restart smoltools-edge
     answer
-    inside /opt/smoltools-edge/venv/bin/smoltools-edge update-model /tmp/other-q4_1.gguf
-    answer | grep '^other-q4_1 '
-    inside /opt/smoltools-edge/venv/bin/smoltools-edge update-model --back
-    answer | grep -v '^other-q4_1 '
-    inside rm /tmp/broken-q4_1.gguf /tmp/other-q4_1.gguf
+}
+
+# As `systemctl edit` writes one: drop_in LINE.
+# shellcheck disable=SC2016
+drop_in() {
+    inside sh -ec 'mkdir -p /run/systemd/system/smoltools-edge.service.d
+        printf "%s\n" "[Service]" "$1" >/run/systemd/system/smoltools-edge.service.d/90-proof.conf
+        systemctl daemon-reload' sh "$1"
+}
+no_drop_in() {
+    inside sh -ec 'rm -r /run/systemd/system/smoltools-edge.service.d; systemctl daemon-reload; systemctl reset-failed smoltools-edge'
+}
+
+prove_update() {
+    local models=/var/lib/smoltools-edge/models limits=/etc/systemd/system/smoltools-edge.service.d/10-memory.conf before
+    local update=(inside /opt/smoltools-edge/venv/bin/smoltools-edge update-model)
+    inside sh -c "cp \$(readlink -f $models/current) /tmp/other.gguf; cp /tmp/other.gguf /tmp/sick.gguf; head -c 3000000 /tmp/other.gguf >/tmp/broken.gguf"
+
+    step "update-model: a broken file is refused, the service is left alone"
+    before=$(property MainPID)
+    "${update[@]}" /tmp/broken.gguf && fail "a broken model was taken"
+    [[ $(property MainPID) == "$before" ]] || fail "the service was restarted"
+
+    step "update-model: one with which the service does not start is taken back"
+    before=$(inside readlink $models/current)$(inside cat $limits)
+    drop_in "ExecStartPre=/bin/sh -c '! readlink $models/current | grep sick'"
+    "${update[@]}" /tmp/sick.gguf && fail "a model was kept with which the service does not start"
+    [[ $before == "$(inside readlink $models/current)$(inside cat $limits)" ]] || fail "link or limit is another"
+    no_drop_in
+    answer | grep -v '^sick '
+
+    step "update-model: a good one is served, --back brings the old one"
+    "${update[@]}" /tmp/other.gguf
+    answer | grep '^other '
+    inside head -n 1 $limits
+    "${update[@]}" --back
+    answer | grep -v '^other '
+    inside rm /tmp/broken.gguf /tmp/other.gguf /tmp/sick.gguf
 }
 
 # Files that make the root look like a board. The kernel's own folders are covered by empty ones.

@@ -152,7 +152,7 @@ prove() {
 
     step "a crash: started again; a crash loop: ends in failed"
     pid=$(property MainPID)
-    inside kill -SEGV "$pid"
+    inside sh -c "kill -SEGV $pid"
     wait_for "[[ \$(property MainPID) != $pid && \$(property ActiveState) == active ]]" 90 || fail "not started again"
     answer
     printf 'restarts: %s\n' "$(property NRestarts)"
@@ -167,7 +167,7 @@ prove() {
     step "a process that hangs: ended by the watchdog, started again"
     inside systemctl start smoltools-edge
     pid=$(property MainPID)
-    inside kill -STOP "$pid"
+    inside sh -c "kill -STOP $pid"
     wait_for "[[ \$(property MainPID) != $pid && \$(property ActiveState) == active ]]" 180 || fail "the watchdog did nothing"
     inside journalctl -u smoltools-edge --no-pager -o cat | grep -i watchdog | tail -n 2
 

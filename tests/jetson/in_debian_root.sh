@@ -33,8 +33,11 @@ inside() { nsenter -t "$leader" -a env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sb
 # Offline, the image must have Python and the OpenMP library, as those of the boards do; python3-venv it need not have.
 make_base() {
     local packages=systemd,systemd-sysv,dbus,ca-certificates
-    base=$work/base-$suite-$mode
-    [[ $mode != offline ]] || packages+=,python3,libgomp1
+    base=$work/base-$suite-online
+    if [[ $mode == offline ]]; then
+        base=$work/base-$suite-offline
+        packages+=,python3,libgomp1
+    fi
     [[ -e $base/made ]] && return
     rm -rf "$base"
     debootstrap --variant=minbase --include="$packages" "$suite" "$base" >"$work/debootstrap.log"

@@ -18,8 +18,8 @@ from edge.accuracy.errors import CasesError
 from edge.accuracy.values import Fields
 from edge.chat.messages import normalize_messages
 from edge.engine.request import ChatRequest, plan_tools
-from edge.errors import EdgeError, ToolsError
-from edge.grammar import CompiledTool, parse_tools
+from edge.errors import EdgeError
+from edge.grammar import CompiledTool, parse_tools, read_tools
 from edge.types import Tool
 
 _MAX_FILE_BYTES = 1 << 30
@@ -119,15 +119,7 @@ def _read_tools_file(path: Path, tools_file: Path | None) -> dict[str, Tool]:
     file = tools_file or path.parent / "tools.json"
     if tools_file is None and not file.exists():
         return {}
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-        return {tool.name: tool for tool in parse_tools(value)}
-    except OSError as exc:
-        raise ToolsError(f"the tools file {file} cannot be read: {exc.strerror or exc}") from None
-    except (ValueError, RecursionError) as exc:
-        raise ToolsError(f"the tools file {file} is not JSON: {exc}") from None
-    except ToolsError as exc:
-        raise ToolsError(f"the tools file {file}: {exc}") from None
+    return {tool.name: tool for tool in read_tools(file)}
 
 
 def _case(line: str, named: Mapping[str, Tool]) -> EvalCase:

@@ -16,7 +16,7 @@ from edge.cli.models import REF_HELP
 from edge.cli.open_world import PROFILE_HELP, answer, check_open_world
 from edge.cli.plan import DEVICE_PROFILE, open_planned
 from edge.cli.progress import warn
-from edge.cli.session import Settings, check_prompt, read_tools, reply_document, set_up_logging
+from edge.cli.session import Settings, check_prompt, reply_document, set_up_logging
 from edge.cli.state_cache import STATE_CACHE, state_cache_options
 from profiles.plan import Pins
 
@@ -150,6 +150,8 @@ def run_command(
 
     Example: smoltools-edge run --tools tools.json "What is the weather in Paris?"
     """
+    from edge.grammar import read_tools
+
     set_up_logging(verbose)
     settings = Settings(
         tools=read_tools(tools) if tools else (),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import logging.handlers
 import secrets
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge.errors import RequestError, ToolsError
+from edge.errors import RequestError
 from edge.types import Message, Reply, Tool
 
 if TYPE_CHECKING:
@@ -52,25 +51,9 @@ class Settings:
 
     def with_tools(self, path: Path) -> Settings:
         """The same with the tools of a file."""
+        from edge.grammar import read_tools
+
         return replace(self, tools=read_tools(path))
-
-
-def read_tools(path: Path) -> tuple[Tool, ...]:
-    """The tools of a JSON file. Raises ToolsError naming the file."""
-    from edge.grammar import parse_tools
-
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as exc:
-        raise ToolsError(f"the tools file {path} cannot be read: {exc.strerror}") from None
-    except (ValueError, RecursionError) as exc:
-        raise ToolsError(
-            f"the tools file {path} is not JSON: {exc}; a list of OpenAI-style tools is needed"
-        ) from None
-    try:
-        return parse_tools(value)
-    except ToolsError as exc:
-        raise ToolsError(f"the tools file {path}: {exc}") from None
 
 
 def reply_document(reply: Reply, engine: Engine, settings: Settings, plan: Plan) -> dict[str, object]:

@@ -58,7 +58,7 @@ class SamplingOptions:
         )
         for name, value, low, high in ranges:
             if not low <= value <= high:  # also refuses NaN
-                raise RequestError(f"{name} is {value}; allowed is {low:g} to {high:g}")
+                raise RequestError(f"{name} is {value}; allowed is {low:.10g} to {high:.10g}")
 
 
 class Candidates:

@@ -1,13 +1,35 @@
-"""Reads a decoded JSON list of tools into `Tool` values. Schemas are `compile`'s matter."""
+"""Reads a list of tools, decoded JSON or a file of it, into `Tool` values. Schemas are `compile`'s matter."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from edge.errors import ToolsError
 from edge.types import Schema, Tool
 
 ALLOWED = 'an object like {"type": "function", "function": {"name": ..., "parameters": {...}}}'
+# Thousands of tools are a few MB; a model file that was named by mistake is not read into memory.
+_MAX_FILE_MIB = 64
+
+
+def read_tools(path: Path) -> tuple[Tool, ...]:
+    """The tools of a JSON file. Raises ToolsError naming the file."""
+    try:
+        with path.open("rb") as file:
+            data = file.read((_MAX_FILE_MIB << 20) + 1)
+        if len(data) > _MAX_FILE_MIB << 20:
+            raise ToolsError(f"it is larger than {_MAX_FILE_MIB} MiB; a list of OpenAI-style tools is needed")
+        return parse_tools(json.loads(data.decode("utf-8-sig")))
+    except OSError as exc:
+        raise ToolsError(f"the tools file {path} cannot be read: {exc.strerror or exc}") from None
+    except (ValueError, RecursionError) as exc:
+        raise ToolsError(
+            f"the tools file {path} is not JSON: {exc}; a list of OpenAI-style tools is needed"
+        ) from None
+    except ToolsError as exc:
+        raise ToolsError(f"the tools file {path}: {exc}") from None
 
 
 def parse_tools(value: object) -> tuple[Tool, ...]:

@@ -121,7 +121,7 @@ def test_verbose_puts_llama_cpp_s_log_on_standard_error_and_otherwise_it_is_in_a
         (["--n-ctx", "4"], "n_ctx=4"),
         (["--max-tokens", "0"], "max_tokens is 0; at least 1 is needed"),
         (["--temperature", "-1"], "temperature is -1.0; allowed is 0 to 5"),
-        (["--seed", "-1"], "seed is -1"),
+        (["--seed", "-1"], "seed is -1; allowed is 0 to 4294967294"),
         (["--kv-type", "q4"], "kv_type is 'q4'; allowed are f32, f16, q8_0"),
         (["--tool-choice", "ping"], "tool_choice is 'ping', but no tools are given"),
         (["--tools", "none.json"], "the tools file none.json cannot be read: No such file"),

@@ -1,9 +1,12 @@
 """Reading a list of tools: what is taken, and the one line that says why something is not."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from edge.errors import ToolsError
-from edge.grammar import parse_tools
+from edge.grammar import parse_tools, read_tools
 
 GOOD = {"name": "get_time", "description": "The time.", "parameters": {"type": "object"}}
 
@@ -25,6 +28,17 @@ def test_a_tool_without_parameters_takes_no_arguments():
 @pytest.mark.parametrize("name", ["a.b", "a-b", "two words", "größe", "名前", 'quo"te', "back\\slash", "0"])
 def test_names_are_free_but_for_control_characters(name):
     assert parse_tools([{"name": name}])[0].name == name
+
+
+def test_a_file_is_read_with_or_without_a_byte_order_mark(tmp_path):
+    for coding in ("utf-8", "utf-8-sig"):
+        (tmp_path / "t.json").write_text(json.dumps([GOOD]), encoding=coding)
+        assert read_tools(tmp_path / "t.json") == parse_tools([GOOD])
+
+
+def test_what_is_far_too_large_for_tools_is_not_read_into_memory():
+    with pytest.raises(ToolsError, match=r"^the tools file /dev/zero: it is larger than 64 MiB"):
+        read_tools(Path("/dev/zero"))
 
 
 def test_an_empty_list_is_no_tools():

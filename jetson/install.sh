@@ -236,7 +236,7 @@ stamp() {
     if [[ $bundle ]]; then
         sha256sum <"$bundle/SHA256SUMS"
     else
-        (cd "$checkout" && find edge convert profiles pyproject.toml constraints.txt -type f ! -path '*/__pycache__/*' -print0 |
+        (cd "$checkout" && find edge convert profiles jetson demo/adapter demo/chat_template.jinja pyproject.toml constraints.txt -type f ! -path '*/__pycache__/*' -print0 |
             sort -z | xargs -0 sha256sum && printf '%s' "$cmake_args") | sha256sum
     fi | cut -c1-12
 }

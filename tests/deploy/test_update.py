@@ -178,35 +178,32 @@ def test_a_model_that_makes_llama_cpp_abort_is_refused_by_the_trial(place):
         try_out(bad, place, lambda line: None)
 
 
-def test_the_limit_is_printed_for_the_installer_and_follows_the_settings(place, tmp_path, cli, monkeypatch):
+def test_the_limit_is_printed_for_the_installer(place, tmp_path, cli, monkeypatch):
     caller = tmp_path / "caller"
     monkeypatch.setenv("SMOLTOOLS_EDGE_CACHE", str(caller))
     point(place.models / "current", write_gguf(place.models / "tiny.gguf", change=TEMPLATE))
     settings = tmp_path / "environment"
-    limits = {}
-    for n_ctx in (256, 1024):
-        settings.write_text(f'# the service\nSMOLTOOLS_EDGE_N_CTX={n_ctx}\nSMOLTOOLS_EDGE_KV_TYPE="f16"\n')
-        code, out, err = cli(
-            "update-model", "--print-limit", "--state-dir", place.state_dir, "--environment", settings
-        )
-        assert (code, err) == (0, "")
-        head, _, section, limit = out.splitlines()
-        digest = hashlib.sha256(settings.read_bytes()).hexdigest()[:12]
-        assert (head, section) == (f"# for tiny.gguf, environment {digest}", "[Service]")
-        limits[n_ctx] = int(limit.removeprefix("MemoryMax="))
-    assert 0 < limits[256] < limits[1024]
+    settings.write_text("# the service\nSMOLTOOLS_EDGE_N_CTX=256\n")
+    code, out, err = cli(
+        "update-model", "--print-limit", "--state-dir", place.state_dir, "--environment", settings
+    )
+    assert (code, err) == (0, "")
+    head, _, section, limit = out.splitlines()
+    digest = hashlib.sha256(settings.read_bytes()).hexdigest()[:12]
+    assert (head, section) == (f"# for tiny.gguf, environment {digest}", "[Service]")
+    assert int(limit.removeprefix("MemoryMax=")) > 100_000_000
     assert not caller.exists()  # root's own cache: what is done for the service is kept in its folder
 
 
-def test_a_plan_that_the_settings_forbid_is_told(place, tmp_path, cli):
+def test_the_limit_s_plan_follows_the_service_s_settings(place, tmp_path, cli):
     point(place.models / "current", write_gguf(place.models / "tiny.gguf", change=TEMPLATE))
     settings = tmp_path / "environment"
-    settings.write_text("SMOLTOOLS_EDGE_KV_TYPE=q3\n")
+    settings.write_text("SMOLTOOLS_EDGE_N_CTX=2048\n")
     code, out, err = cli(
         "update-model", "--print-limit", "--state-dir", place.state_dir, "--environment", settings
     )
     assert (code, out) == (1, "")
-    assert "q3" in err
+    assert "1 to 1024" in err
     assert err.startswith("error: ")
 
 
@@ -219,7 +216,7 @@ def twice(_):
     return tokens
 
 
-@pytest.mark.model
+@pytest.mark.heavy
 def test_a_broken_model_is_rolled_back_under_a_real_server(tmp_path, cli):
     """From a good model to one whose context the service's settings do not fit: it passes every check but living."""
     state = tmp_path / "state"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ import typer
 
 from edge.cli.app import make_app
 
-JETSON = Path(__file__).parents[2] / "jetson"
+ROOT = Path(__file__).parents[2]
+JETSON = ROOT / "jetson"
 UNIT = "smoltools-edge.service"
 
 
@@ -86,6 +88,25 @@ def test_its_exposure_is_what_the_guide_says(tmp_path, drop_in, at_most):
     if "unrecognized option" in told.stderr:
         pytest.skip("this systemd-analyze cannot judge a file")
     assert told.returncode == 0, told.stdout[-300:] + told.stderr
+
+
+@pytest.fixture
+def wheel_sources():
+    """What of the checkout the program's wheel is made of."""
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    return {*wheel["packages"], *wheel["force-include"], "pyproject.toml"}
+
+
+def test_an_image_is_built_from_all_that_the_wheel_needs(wheel_sources):
+    everything, *rest = (ROOT / ".dockerignore").read_text().split()
+    assert everything == "*"
+    let_in = {line.removeprefix("!") for line in rest if line.startswith("!")}
+    assert wheel_sources | {"README.md", "LICENSE"} <= let_in
+
+
+def test_the_program_is_installed_anew_when_anything_of_its_wheel_has_changed(wheel_sources):
+    (watched,) = re.findall(r"&& find (.+) -type f", (JETSON / "install.sh").read_text())
+    assert wheel_sources <= set(watched.split())
 
 
 def test_shellcheck_has_nothing_to_say():

@@ -152,7 +152,7 @@ choose_python() {
         return
     fi
     local name
-    for name in python3 python3.13 python3.12 python3.11; do
+    for name in ${bundle:+"python$(bundle_fact python)"} python3 python3.13 python3.12 python3.11; do
         [[ ! $root ]] && is_new_enough "$name" && python=$(command -v "$name") && break
     done
     if [[ $python ]]; then
@@ -166,6 +166,16 @@ choose_python() {
     else
         die "Python 3.11 or newer is needed and $(python3 --version 2>&1 || true) is here; name another with --python"
     fi
+}
+# A bundle's wheels are for one Python and one kind of processor; pip would only say that it finds none.
+check_bundle_fits() {
+    local wanted found
+    wanted=$(bundle_fact machine)
+    [[ $root || ! $wanted || $wanted == "$(uname -m)" ]] || die "the bundle is for $wanted and this machine is $(uname -m); make one for it"
+    wanted=$(bundle_fact python)
+    found=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || return 0
+    [[ ! $wanted || $wanted == "$found" ]] ||
+        die "the bundle is for Python $wanted and $python is $found; name another with --python, or make the bundle with --python $found"
 }
 is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
@@ -436,6 +446,7 @@ main() {
     read_board
     find_source
     choose_python
+    [[ ! $bundle ]] || check_bundle_fits
     choose_build
     [[ ! $bundle || $model_ref || $(bundle_fact model) || -e $state/models/current ]] ||
         die "this bundle holds no model; name one with --model FILE"

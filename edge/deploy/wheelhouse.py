@@ -18,6 +18,7 @@ from edge.deploy.own_wheel import checkout, constraints_file, repack
 
 _LLAMA = "llama-cpp-python"
 _OLDEST_GLIBC = 17  # manylinux_2_17, which is manylinux2014
+_JETPACK = "; JetPack 6 has Python 3.10, and Ubuntu's universe the package python3.11"
 _PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 
 
@@ -121,6 +122,7 @@ def _not_compiled(board: Board) -> list[str]:
     sentences = [
         f"a compiled llama.cpp: {why}; its source is here, and install.sh compiles it on the board",
         "a C and C++ compiler: the board needs the Debian packages build-essential, cmake and ninja-build already",
+        f"Python {board.python} and libgomp1: the board needs them already{_JETPACK if board.cuda else ''}",
     ]
     if board.cuda:
         sentences.append("CUDA's compiler: the board needs nvcc, which nvidia-jetpack brings")

@@ -84,6 +84,7 @@ def test_what_another_machine_cannot_include_is_said(tmp_path, model, no_pip):
     assert any("a compiled llama.cpp" in text and "aarch64" in text for text in found.missing)
     assert any("build-essential" in text for text in found.missing)
     assert any("nvcc" in text for text in found.missing)
+    assert any("Python 3.11 and libgomp1" in text and "JetPack 6" in text for text in found.missing)
     without = made(tmp_path, None, Board("x86_64", "2.36", "3.11", is_this=True))
     assert without.missing == ("a model: install.sh --model FILE takes one that is on the board",)
 

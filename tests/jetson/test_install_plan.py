@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -181,6 +183,23 @@ def test_a_bundle_without_a_model_wants_one_named(plan, bundle):
     list_files(bundle)
     assert "holds no model; name one with --model FILE" in refusal(plan("pi5-8gb", "--bundle", bundle))
     assert "model: /x.gguf;" in plan("pi5-8gb", "--bundle", bundle, "--model", "/x.gguf").stdout
+
+
+def test_a_bundle_for_another_python_is_refused(plan, bundle):
+    (bundle / "bundle.json").write_text('{\n  "model": "tiny.gguf",\n  "python": "3.99"\n}\n')
+    list_files(bundle)
+    told = refusal(plan("pi5-8gb", "--bundle", bundle, "--python", sys.executable))
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert f"the bundle is for Python 3.99 and {sys.executable} is {here}" in told
+
+
+def test_a_bundle_for_another_processor_is_refused(bundle):
+    (bundle / "bundle.json").write_text('{\n  "model": "tiny.gguf",\n  "machine": "pdp11"\n}\n')
+    list_files(bundle)
+    told = subprocess.run(
+        ["bash", bundle / "install.sh"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert f"the bundle is for pdp11 and this machine is {platform.machine()}" in refusal(told)
 
 
 def test_a_bundle_may_be_a_tar_file(plan, bundle):

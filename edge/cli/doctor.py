@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json as json_module
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -55,6 +56,7 @@ def _line(finding: Finding) -> str:
 def _program() -> Iterator[Finding]:
     from edge.deploy.checks import check_build, check_models, check_python, check_service, check_space
     from edge.deploy.settings import STATE_DIR
+    from edge.deploy.update import CURRENT
     from edge.engine.build_facts import ask_build
     from edge.errors import ModelError
     from edge.models.folders import models_dir
@@ -73,6 +75,9 @@ def _program() -> Iterator[Finding]:
         yield Finding(
             "llama.cpp", "fail", str(exc), "build it on this machine: jetson/install.sh, or make demo"
         )
-    yield from check_models({there.ref: there.path for there in all_installed()})
+    installed = {there.ref: there.path for there in all_installed()}
+    # A board that only serves has none of its own, and lacks none.
+    if installed or not os.access(STATE_DIR / "models" / CURRENT, os.R_OK):
+        yield from check_models(installed)
     yield check_space(models_dir())
     yield from check_service(STATE_DIR)

@@ -8,7 +8,7 @@ from collections import namedtuple
 
 import pytest
 
-from edge.deploy import checks
+from edge.deploy import checks, settings
 from edge.deploy.checks import (
     check_build,
     check_models,
@@ -132,6 +132,18 @@ def test_a_root_that_is_no_folder_is_an_error(cli, tmp_path):
     code, out, err = cli("doctor", "--root", tmp_path / "nowhere")
     assert (code, out) == (1, "")
     assert "is not a folder" in err
+
+
+@pytest.mark.parametrize("serves", [True, False])
+def test_a_board_that_only_serves_lacks_no_model(cli, tmp_path, monkeypatch, serves):
+    monkeypatch.setenv("SMOLTOOLS_EDGE_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setattr(settings, "STATE_DIR", tmp_path)
+    (tmp_path / "models").mkdir()
+    if serves:
+        point(tmp_path / "models" / "current", write_gguf(tmp_path / "models" / "a.gguf"))
+    _, out, _ = cli("doctor")
+    assert ("none is installed" in out) is not serves
+    assert ("service model    a.gguf" in out) is serves
 
 
 def test_this_machine_is_checked(cli):

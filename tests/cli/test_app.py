@@ -34,6 +34,28 @@ def test_every_command_has_help_with_an_example(cli, command):
     assert f"Example: smoltools-edge {command} " in " ".join(out.split("Options:")[0].split())
 
 
+@pytest.mark.parametrize("command", ["--help", "models", "models --json"])
+def test_a_full_disk_is_one_line(command):
+    program = f"{sys.executable} -m edge.cli {command} > /dev/full"
+    result = subprocess.run(program, shell=True, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr == "error: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("run <&-", "error: the prompt is empty; give it as an argument or on standard input\n"),
+        ("--help >&-", ""),
+        ("rm nosuch 2>&-", ""),
+    ],
+)
+def test_a_closed_stream_leads_nowhere(command, said):
+    program = f"{sys.executable} -m edge.cli {command}"
+    result = subprocess.run(program, shell=True, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0 if "help" in command else 1, said)
+
+
 def test_version(cli):
     assert cli("--version")[1].startswith("smoltools-edge 0.")
 

@@ -61,5 +61,5 @@ def _earlier_files(path: Path, provenance: object) -> list[dict[str, Any]]:
         content = json.loads(path.read_text(encoding="utf-8"))
         entries = content["files"] if content["provenance"] == provenance else []
         return [entry for entry in entries if (path.parent / entry["path"]).is_file()]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []

@@ -71,7 +71,7 @@ def _read(path: Path) -> Iterator[tuple[str, Record]]:
         for line in file:
             try:
                 entry: Any = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], dict):
                 yield str(entry[0]), entry[1]

@@ -90,7 +90,7 @@ def load_config(commands: dict[str, list[Any]]) -> dict[str, dict[str, object]]:
         return {}
     try:
         config = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as exc:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError, OSError) as exc:
         raise RequestError(f"the configuration {path} cannot be read: {exc}") from None
     for section, values in config.items():
         if section not in commands or not isinstance(values, dict):

@@ -245,7 +245,7 @@ def _recall(place: Path, path: Path) -> Intake | None:
             k: SkippedArray(**v["skipped"]) if "skipped" in v else v["value"] for k, v in metadata.items()
         }
         quantization, tool_format, digest, ends, warnings, template_warning = known["intake"]
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
         return None
     header = GgufHeader(path, version, values, tensors, data_offset, file_bytes)
     return Intake(

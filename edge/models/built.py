@@ -73,7 +73,7 @@ def built_files(entry: ModelEntry, source: BuiltSource) -> set[Path]:
         key, sizes = marker["key"], dict(marker["files"])
         if key != parts_of(entry, source).key:
             return set()
-    except (OSError, ValueError, KeyError, TypeError, CatalogueError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, CatalogueError):
         return set()
     return {folder / name for name, size in sizes.items() if _size(folder / name) == size}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from dataclasses import replace
 
 import numpy as np
@@ -44,9 +45,13 @@ def test_a_folder_without_weights_is_no_checkpoint(tmp_path):
     assert "only safetensors are read" in refusal(tmp_path)
 
 
-def test_a_config_that_is_no_json_object_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text("[1")
+@pytest.mark.parametrize("content", ["[1", "[" * 100_000])
+def test_a_config_that_is_no_json_is_refused(content, tmp_path):
+    (tmp_path / "config.json").write_text(content)
     assert "cannot be read as JSON" in refusal(tmp_path)
+
+
+def test_a_config_that_is_no_object_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("[1]")
     assert "holds list, not an object" in refusal(tmp_path)
 
@@ -73,12 +78,14 @@ def test_an_index_cannot_reach_outside_its_folder(tmp_path):
     assert "names a shard outside its folder" in refusal(folder)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "header", "empty"])
+@pytest.mark.parametrize("damage", ["truncated", "header", "deep", "empty"])
 def test_a_damaged_weight_file_is_refused(damage, tmp_path):
     folder = write_tiny(tmp_path / "model", QWEN3)
     path = folder / "model.safetensors"
     content = path.read_bytes()
-    path.write_bytes({"truncated": content[:-10], "header": b"\xff" * 100, "empty": b""}[damage])
+    deep = struct.pack("<Q", 100_000) + b"[" * 100_000
+    damaged = {"truncated": content[:-10], "header": b"\xff" * 100, "deep": deep, "empty": b""}
+    path.write_bytes(damaged[damage])
     assert ("truncated or damaged" if damage == "truncated" else "is not a safetensors file") in refusal(
         folder
     )

@@ -6,7 +6,8 @@ A tensor `NAME.in_sum2` holds the sums of squared activations, `NAME.counts` the
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,16 +96,27 @@ def make_imatrix(
     vocabulary, since logits of all positions are asked for: without them llama.cpp skips most rows of the last layer.
     """
     request = {"model": str(model), "texts": list(texts), "n_ctx": n_ctx, "n_threads": n_threads}
-    arrays, n_chunks, n_tokens = _collected(model, request, on_progress)
+    with _partial(out) as partial:
+        arrays, n_chunks, n_tokens = _collected(model, request, on_progress)
+        _write_imatrix(partial, arrays, dataset, n_chunks, n_ctx)
+    return ImatrixSummary(out, len(arrays) // 2, n_chunks, n_tokens)
+
+
+@contextmanager
+def _partial(out: Path) -> Iterator[Path]:
+    """The file that becomes `out`. It is made before the work, so that a place that cannot be written costs none."""
     partial = out.with_name(f".{out.name}.part")
     try:
-        _write_imatrix(partial, arrays, dataset, n_chunks, n_ctx)
-        partial.replace(out)
+        if out.is_dir():
+            raise ImatrixError(f"{out} is a folder; name the file to write in it")
+        partial.touch()
+        try:
+            yield partial
+            partial.replace(out)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
-        raise ImatrixError(f"{out} cannot be written: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return ImatrixSummary(out, len(arrays) // 2, n_chunks, n_tokens)
+        raise ImatrixError(f"{out} cannot be written: {error.strerror or error}") from error
 
 
 def _collected(

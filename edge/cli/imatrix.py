@@ -79,8 +79,10 @@ def calibration_texts(calibration: Path | None, model: Path) -> list[str]:
         return _rendered(lines, tools, model)
     try:
         text = calibration.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise RequestError(f"the calibration file {calibration} cannot be read: {exc}") from exc
+    except OSError as exc:
+        raise RequestError(f"the calibration file {calibration} cannot be read: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise RequestError(f"the calibration file {calibration} is not UTF-8: {exc.reason}") from exc
     return _rendered(text, [], model) if text.lstrip().startswith("{") else [text]
 
 
@@ -109,7 +111,7 @@ def _rendered(lines: str, tools: list[Any], model: Path) -> list[str]:
 def _case(line: str, number: int) -> dict[str, Any]:
     try:
         case = json_module.loads(line)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise RequestError(f"line {number} of the calibration file is not JSON: {exc}") from exc
     if not isinstance(case, dict) or not isinstance(case.get("messages"), list):
         raise RequestError(f"line {number} of the calibration file has no messages")

@@ -126,3 +126,7 @@ def test_calibration_can_be_plain_text_or_conversations_of_ones_own(cli, tiny, t
         assert code == 0, err
     code, _, err = cli("imatrix", model, "--calibration", broken, "--out", tmp_path / "c.gguf")
     assert (code, err) == (1, "error: line 1 of the calibration file has no messages\n")
+    broken.write_text('{"messages": ' + "[" * 100_000)
+    code, _, err = cli("imatrix", model, "--calibration", broken, "--out", tmp_path / "c.gguf")
+    assert code == 1
+    assert err.startswith("error: line 1 of the calibration file is not JSON")

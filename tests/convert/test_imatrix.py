@@ -118,6 +118,17 @@ def test_an_empty_calibration_is_refused(bf16, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [("file/x.gguf", "Not a directory"), ("none/x.gguf", "No such file"), ("", "is a folder")],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_the_model_runs(place, said, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ImatrixError, match=said):
+        make_imatrix(tmp_path / "no-model.gguf", TEXTS, tmp_path / place, dataset="none")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def _write(folder, tensors):
     path = folder / "x.gguf"
     writer = GGUFWriter(path, "imatrix")

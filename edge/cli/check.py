@@ -127,10 +127,10 @@ def check_command(
     texts = ([reference] if reference else []) + (models or []) + (endpoint or [])
     if len(texts) < 2:
         raise typer.BadParameter("a reference and at least one candidate are needed", param_hint="REFERENCE")
-    if report is not None:
-        _check_folder(report)
     cases = read_cases(eval_, tools, limit=limit)
     specs = _specs(texts, endpoint_model, endpoint_key)
+    if report is not None:
+        _check_folder(report)
     options = CheckOptions(
         reference=specs[0],
         candidates=tuple(specs[1:]),

@@ -101,6 +101,7 @@ def test_known_errors_are_one_line(cli, cases, tiny_files, tmp_path):  # noqa: F
         ((one, other, "--eval", cases), "--force-compare"),
         ((one, tmp_path / "none.gguf", "--eval", cases), "none.gguf"),
         ((one, one, "--eval", cases, "--report", tmp_path / "file"), "cannot be made"),
+        ((one, one, "--eval", bad, "--report", tmp_path / "report"), "line 1: not JSON"),
         ((one, "transformers:/nowhere", "--eval", cases), "holds no config.json"),
         ((one, one, "--eval", cases, "--tools", tmp_path / "none.json"), "tools file"),
         ((one, one, "--eval", cases, "--ray", "nowhere"), "ray"),
@@ -115,6 +116,7 @@ def test_known_errors_are_one_line(cli, cases, tiny_files, tmp_path):  # noqa: F
         assert (code, out, len(lines)) == (1, "", 1), err
         assert lines[0].startswith("error: ")
         assert said in lines[0]
+    assert not (tmp_path / "report").exists()
 
 
 def test_ctrl_c_keeps_what_is_done(serve, cases, tmp_path):  # noqa: F811

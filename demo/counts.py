@@ -18,7 +18,7 @@ def main() -> int:
     try:
         material = read_material()
     except MaterialError as exc:
-        print(exc, file=sys.stderr)
+        print(f"error: {exc}", file=sys.stderr)
         return 1
     print("\n".join(tables(material)))
     return 0

@@ -29,6 +29,7 @@ _PRESSURE_PERCENT = 1.0  # of the last ten seconds, in which every task waited f
 _PI_LIMIT_CELSIUS = 80.0
 _NEAR_CELSIUS = 5.0
 _WORN_PERCENT, _WORN_OUT_PERCENT = 80, 100
+_COOL_IT = "cool it: a fan, a heat sink, a lower power mode"
 _PSI_HINT = "add psi=1 to /boot/firmware/cmdline.txt and reboot, and memory pressure is measured"
 
 
@@ -127,7 +128,7 @@ def _temperature(health: Health) -> Iterator[Finding]:
         limit = _PI_LIMIT_CELSIUS
     found = f"{celsius:.1f} °C" + (f", slowed down from {limit:g} °C" if limit is not None else "")
     if limit is not None and celsius >= limit - _NEAR_CELSIUS:
-        yield Finding("temperature", "warn", found, "cool it: a fan, a heat sink, a lower power mode")
+        yield Finding("temperature", "warn", found, _COOL_IT)
     else:
         yield Finding("temperature", "ok", found)
 
@@ -139,7 +140,7 @@ def _throttling(heat: Heat) -> Iterator[Finding]:
     if not throttled:
         yield Finding("throttling", "ok", "none")
         return
-    advice = "cool it: a fan, a heat sink, a lower power mode"
+    advice = _COOL_IT
     if "under-voltage" in throttled:
         advice = "a stronger supply and a short, thick cable: 5 V and 5 A for a Pi 5, 3 A for a Pi 4"
     elif throttled.startswith("earlier"):

@@ -37,11 +37,10 @@ def _hottest(tree: Tree) -> tuple[Reading[float], str]:
     """The temperature and the zone's name."""
     found: list[tuple[float, str, str]] = []
     for zone in tree.names(_ZONES, r"thermal_zone\d+"):
-        temperature = tree.number(f"{_ZONES}/{zone}/temp").value
+        celsius = tree.number(f"{_ZONES}/{zone}/temp").map(_plausible_celsius).value
         kind = tree.text(f"{_ZONES}/{zone}/type").value or zone
-        # A sensor that is switched off reads 0, -256 or an absurd number.
-        if temperature is not None and 0 < temperature < 150_000:
-            found.append((temperature / 1000, f"/{_ZONES}/{zone} ({kind})", zone))
+        if celsius is not None:
+            found.append((celsius, f"/{_ZONES}/{zone} ({kind})", zone))
     if not found:
         return unknown(f"/{_ZONES}", "no thermal zone has a plausible temperature"), ""
     celsius, source, zone = max(found)
@@ -63,6 +62,7 @@ def _limit(tree: Tree, zone: str) -> Reading[float]:
 
 
 def _plausible_celsius(millidegrees: int) -> float | None:
+    # A sensor that is switched off reads 0, -256 or an absurd number.
     return millidegrees / 1000 if 0 < millidegrees < 150_000 else None
 
 

@@ -33,7 +33,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def demo_model_path() -> Path:
-    """The demo model's file; fetched once into the user's cache (98 MB) if it is not there."""
+    """The demo model's file; built once in the user's cache if it is not there."""
     return resolve("demo", lambda line: None).path
 
 

@@ -36,7 +36,7 @@ class BuildFacts:
 
 def ask_build() -> BuildFacts:
     """The facts, from a child. Raises ModelError when llama.cpp cannot be loaded. 1 s."""
-    command = [sys.executable, "-m", __name__ if __name__ != "__main__" else "edge.engine.build_facts"]
+    command = [sys.executable, "-m", __name__]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:

@@ -5,16 +5,13 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge.cli.convert import ConversionError, translated_errors
+from edge.cli.convert import ConversionError, stage_lines, translated_errors
 from edge.errors import CatalogueError
 
 if TYPE_CHECKING:
-    from convert import Progress
     from edge.models.build import BuildJob, Tell
 
 
@@ -44,9 +41,7 @@ def _build(job: BuildJob, tell: Tell) -> None:
         name=job.name,
         pre=str(read_gguf(job.base).metadata.get("tokenizer.ggml.pre")),
     )
-    manifest = convert(options, _stage_lines(tell)).manifest
-    manifest.unlink()  # the files carry what it says of their origin
-    shutil.rmtree(checkpoint)
+    convert(options, stage_lines(tell, _spoken))
 
 
 def _write_card(checkpoint: Path, license_: str) -> None:
@@ -54,15 +49,8 @@ def _write_card(checkpoint: Path, license_: str) -> None:
     (checkpoint / "README.md").write_text(f"---\nlicense: {license_.lower()}\n---\n", encoding="utf-8")
 
 
-def _stage_lines(tell: Tell) -> Callable[[Progress], None]:
-    """A line for each stage, with its number."""
-    names = {"write": "merging the adapter and writing", "quantize": "quantizing to", "verify": "checking"}
-    seen: set[str] = set()
-
-    def on_progress(step: Progress) -> None:
-        if step.stage not in seen:
-            seen.add(step.stage)
-            verb, _, type_ = step.stage.partition(" ")
-            tell(f"{names.get(verb, verb)} {type_.upper()}")
-
-    return on_progress
+def _spoken(stage: str) -> str:
+    """A stage of the converter in words, as `quantize q8_0` is."""
+    words = {"write": "merging the adapter and writing", "quantize": "quantizing to", "verify": "checking"}
+    verb, _, type_ = stage.partition(" ")
+    return f"{words.get(verb, verb)} {type_.upper()}"

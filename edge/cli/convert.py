@@ -128,7 +128,7 @@ def translated_errors() -> Iterator[None]:
 def drawn_progress() -> Iterator[Callable[[Progress], None]]:
     """A bar for each stage on a terminal; elsewhere one line a stage. Standard error in both cases."""
     if not sys.stderr.isatty():
-        yield _stage_lines()
+        yield stage_lines(tell)
         return
     from rich.console import Console
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -146,13 +146,16 @@ def drawn_progress() -> Iterator[Callable[[Progress], None]]:
         yield draw
 
 
-def _stage_lines() -> Callable[[Progress], None]:
+def stage_lines(
+    tell: Callable[[str], None], spoken: Callable[[str], str] = str
+) -> Callable[[Progress], None]:
+    """Tells each stage once, as it begins. spoken: its name to what is told."""
     seen: set[str] = set()
 
     def draw(step: Progress) -> None:
         if step.stage not in seen:
             seen.add(step.stage)
-            tell(step.stage)
+            tell(spoken(step.stage))
 
     return draw
 

@@ -67,11 +67,11 @@ def bundle_command(
         return
     with translated_errors():
         device, profile = _target(target, available_mib)
-    path = None if model == "none" else _model_file(model, device, profile)
+    board = _board(profile, python, is_this=target == THIS)  # before a model is fetched
     request = BundleRequest(
         target=profile.name,
-        board=_board(profile, python, is_this=target == THIS),
-        model=path,
+        board=board,
+        model=None if model == "none" else _model_file(model, device, profile),
         out=out,
         compiled=wheels,
     )

@@ -185,6 +185,8 @@ def verify_bundle(path: Path, expected: dict[str, str] | None = None) -> int:
                     listed = content.read().decode("utf-8", "replace")
                 else:
                     found[name] = _digest(content)
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as exc:
+        raise DeployError(f"{path} cannot be read: {exc.strerror}") from None
     except (OSError, tarfile.TarError, EOFError) as exc:
         reason = str(exc).partition("\n")[0].rstrip(":")  # tarfile lists what it tried, a line each
         raise DeployError(f"{path} is damaged or not a tar file: {reason}; copy or make it again") from None

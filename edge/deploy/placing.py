@@ -40,9 +40,10 @@ class Place:
         """Root works for the folder's owner; anybody else for himself."""
         try:
             stat = state_dir.stat()
+            (state_dir / "models").stat()
         except OSError as exc:
             raise DeployError(
-                f"{state_dir} cannot be used: {exc.strerror}; install the service first, or name --state-dir"
+                f"{exc.filename} cannot be used: {exc.strerror}; install the service first, or name --state-dir"
             ) from None
         if not os.access(state_dir / "models", os.W_OK):
             raise DeployError(f"{state_dir}/models cannot be written; use sudo")

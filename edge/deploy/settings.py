@@ -34,7 +34,8 @@ def read_environment(path: Path) -> dict[str, str]:
         return {}
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8"
-        raise DeployError(f"the environment file {path} cannot be read: {reason}; use sudo") from None
+        advice = "; use sudo" if isinstance(exc, PermissionError) else ""
+        raise DeployError(f"the environment file {path} cannot be read: {reason}{advice}") from None
     found = re.findall(rf"^[ \t]*{_PREFIX}([A-Z_]+)=(.*)$", text, re.MULTILINE)
     return {name: _unquoted(value.strip()) for name, value in found}
 

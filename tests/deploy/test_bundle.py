@@ -133,7 +133,9 @@ def test_a_file_that_is_no_model_and_a_pip_that_fails_leave_nothing_behind(tmp_p
         (["--target", "laptop"], "'laptop' is no target"),
         (["--target", "raspberry-pi-5", "--python", "3.9", "--model", "none"], "allowed are 3.11 and newer"),
         (["--python", "3.99", "--model", "none"], "needs a --target"),
-        (["--verify", "/nowhere.tar"], "damaged or not a tar file"),
+        (["--verify", "/nowhere.tar"], "/nowhere.tar cannot be read: No such file or directory"),
+        (["--verify", "/"], "/ cannot be read: Is a directory"),
+        (["--python", "2.7"], "--python is '2.7'; allowed are 3.11 and newer"),
         (["--verify", __file__], "not a tar file: file could not be opened successfully; copy"),
     ],
 )

@@ -207,6 +207,26 @@ def test_the_limit_s_plan_follows_the_service_s_settings(place, tmp_path, cli):
     assert err.startswith("error: ")
 
 
+@pytest.mark.parametrize(
+    ("state_dir", "environment", "told"),
+    [
+        ("none", "none", "none cannot be used: No such file or directory; install the service first"),
+        (
+            "empty",
+            "none",
+            "empty/models cannot be used: No such file or directory; install the service first",
+        ),
+        ("empty", "empty", "the environment file empty cannot be read: Is a directory\n"),
+    ],
+)
+def test_a_folder_that_holds_no_service_is_one_line(state_dir, environment, told, tmp_path, cli, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    code, out, err = cli("update-model", "demo", "--state-dir", state_dir, "--environment", environment)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith(f"error: {told}")
+
+
 def twice(_):
     """The tiny vocabulary with one word twice, which llama.cpp's loader asserts against."""
     from tests.tiny_gguf import vocabulary

@@ -242,14 +242,14 @@ def _explain(
         elif better:
             why = "; ".join(_why_not(v, [c for c in left if read(c) == v]) for v in better)
         else:
-            why = _why_first(dimension, chosen, n_offered=len(offered), n_all=len(set(map(read, ordered))))
+            why = _why_first(dimension, chosen, left, n_all=len(set(map(read, ordered))))
         yield Step(dimension, value, why)
         left = [c for c in left if read(c) == value]
 
 
-def _why_first(dimension: str, chosen: Candidate, *, n_offered: int, n_all: int) -> str:
-    if n_offered > 1:
-        is_here = dimension == "quantization" and chosen.installed
+def _why_first(dimension: str, chosen: Candidate, left: Sequence[Candidate], *, n_all: int) -> str:
+    if len(set(map(_READ[dimension], left))) > 1:
+        is_here = dimension == "quantization" and chosen.installed and not all(c.installed for c in left)
         return "it is on this machine" if is_here else "first choice of the profile"
     if dimension == "model" and n_all > 1:
         return f"the only one that was made for {chosen.options.n_ctx} tokens"

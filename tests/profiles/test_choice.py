@@ -205,6 +205,9 @@ def test_a_file_that_is_here_goes_before_one_that_must_be_downloaded(plan_on, fa
     plan = plan_on("laptop-16gb", models=[ModelFacts("smol-tools-4b-32k", shape, here)])
     assert plan.chosen.quantization == "Q4_K_M"
     assert {s.what: s.why for s in plan.steps}["quantization"] == "it is on this machine"
+    both = tuple(estimate_weights(shape, q, installed=True) for q in ("Q8_0", "Q4_K_M"))
+    plan = plan_on("laptop-16gb", models=[ModelFacts("smol-tools-4b-32k", shape, both)])
+    assert {s.what: s.why for s in plan.steps}["quantization"] == "first choice of the profile"
 
 
 def test_a_model_made_for_less_than_every_listed_context_gets_its_own(plan_on, qwen3_4b):

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -68,6 +69,15 @@ def test_without_systemd_nobody_is_told(tmp_path):
 )
 def test_the_watchdog_counts_when_it_is_meant_for_this_process(tmp_path, environ, watchdog_s):
     assert Supervisor.from_environment(supervised(tmp_path, **environ)).watchdog_s == watchdog_s
+
+
+def test_a_supervisor_that_reads_nothing_is_not_waited_for(manager, tmp_path):
+    """The kernel holds some hundred datagrams for a reader, then the next send would wait for ever."""
+    busy = Supervisor.from_environment(supervised(tmp_path))
+    sender = threading.Thread(target=lambda: [busy.tell_alive() for _ in range(2000)], daemon=True)
+    sender.start()
+    sender.join(30)
+    assert not sender.is_alive()
 
 
 @pytest.mark.parametrize("address", ["", "relative", "vsock:2:1234"])

@@ -20,6 +20,7 @@ ALLOWED = {
     "edge.models": {"edge.errors", "edge.types", "edge.chat", "edge.engine"},
     "edge.server": {"edge.errors", "edge.types", "edge.grammar", "edge.chat", "edge.engine"},
     "edge.accuracy": {"edge.errors", "edge.types", "edge.grammar", "edge.chat", "edge.engine"},
+    "edge.bench": {"edge.errors", "edge.types", "edge.engine"},
     "edge.tools": {"edge.errors", "edge.types", "edge.grammar", "edge.chat", "edge.engine"},
     # Looks after the board and the program on it, so it knows both.
     "edge.deploy": {
@@ -27,7 +28,7 @@ ALLOWED = {
     },
     "edge.cli": {
         "edge.errors", "edge.types", "edge.grammar", "edge.chat", "edge.engine", "edge.models",
-        "edge.server", "edge.accuracy", "edge.tools", "edge.deploy", "convert", "profiles",
+        "edge.server", "edge.accuracy", "edge.bench", "edge.tools", "edge.deploy", "convert", "profiles",
     },
     "edge.examples": {"edge"},
     "edge": {"edge.errors", "edge.types", "edge.chat", "edge.engine", "edge.models"},

@@ -22,6 +22,7 @@ COMMANDS = {
     "convert": "edge.cli.convert:convert_command",
     "imatrix": "edge.cli.imatrix:imatrix_command",
     "check": "edge.cli.check:check_command",
+    "bench": "edge.cli.bench:bench_command",
     "pull": "edge.cli.models:pull_command",
     "models": "edge.cli.models:models_command",
     "rm": "edge.cli.models:rm_command",

@@ -12,8 +12,16 @@ import typer
 from edge.cli.catalog import DEFAULT_TOP_K, EMBED_HELP, open_offer
 from edge.cli.catalog import check_flags as check_catalog_flags
 from edge.cli.execute import ExecuteOptions, check_flags, run_executing
-from edge.cli.models import REF_HELP
+from edge.cli.models import JsonOption
 from edge.cli.open_world import PROFILE_HELP, answer, check_open_world
+from edge.cli.options import (
+    GpuLayersOption,
+    KvTypeOption,
+    ModelOption,
+    NCtxOption,
+    ThreadsOption,
+    VerboseOption,
+)
 from edge.cli.plan import DEVICE_PROFILE, open_planned
 from edge.cli.progress import warn
 from edge.cli.session import Settings, check_prompt, reply_document, set_up_logging
@@ -28,7 +36,7 @@ def run_command(
             metavar="[PROMPT]", help="What to ask. Without it: standard input, or a conversation."
         ),
     ] = None,
-    model: Annotated[str, typer.Option(metavar="REF", envvar="SMOLTOOLS_EDGE_MODEL", help=REF_HELP)] = "demo",
+    model: ModelOption = "demo",
     tools: Annotated[
         Path | None,
         typer.Option(metavar="FILE", envvar="SMOLTOOLS_EDGE_TOOLS", help="JSON list of OpenAI-style tools."),
@@ -83,25 +91,10 @@ def run_command(
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Same seed, same answer.")] = None,
-    n_ctx: Annotated[
-        int | None,
-        typer.Option(
-            "--n-ctx",
-            metavar="N",
-            envvar="SMOLTOOLS_EDGE_N_CTX",
-            help="Context window in tokens. Default: what fits (see `profile`).",
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(metavar="N", envvar="SMOLTOOLS_EDGE_THREADS", help="Default: the performance cores."),
-    ] = None,
-    kv_type: Annotated[
-        str | None, typer.Option(metavar="TYPE", help="KV cache: f32, f16 or q8_0. Default: what fits.")
-    ] = None,
-    gpu_layers: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Layers on the GPU. Default: as many as fit.")
-    ] = None,
+    n_ctx: NCtxOption = None,
+    threads: ThreadsOption = None,
+    kv_type: KvTypeOption = None,
+    gpu_layers: GpuLayersOption = None,
     device_profile: Annotated[Path | None, DEVICE_PROFILE] = None,
     state_cache: Annotated[str | None, STATE_CACHE] = None,
     execute: Annotated[
@@ -141,10 +134,8 @@ def run_command(
         bool | None,
         typer.Option("--think/--no-think", help="Ask the template for thinking, where it knows how."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="llama.cpp's log on standard error.")
-    ] = False,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
 ) -> None:
     """Ask a model, with tools that it may call.
 

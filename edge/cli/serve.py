@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge.cli.models import REF_HELP
+from edge.cli.options import ModelOption, ThreadsOption, VerboseOption
 from edge.cli.plan import DEVICE_PROFILE, open_planned
 from edge.cli.progress import tell, warn
 from edge.cli.session import set_up_logging
@@ -28,7 +28,7 @@ _LINKS = 8  # that are followed, one to the next
 
 
 def serve_command(
-    model: Annotated[str, typer.Option(metavar="REF", envvar="SMOLTOOLS_EDGE_MODEL", help=REF_HELP)] = "demo",
+    model: ModelOption = "demo",
     host: Annotated[
         str, typer.Option(envvar="SMOLTOOLS_EDGE_HOST", help="Others than this machine need an API key.")
     ] = "127.0.0.1",
@@ -88,10 +88,7 @@ def serve_command(
             help="Tokens of each context. Default: what fits.",
         ),
     ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(metavar="N", envvar="SMOLTOOLS_EDGE_THREADS", help="Default: the performance cores."),
-    ] = None,
+    threads: ThreadsOption = None,
     kv_type: Annotated[
         str | None,
         typer.Option(
@@ -156,9 +153,7 @@ def serve_command(
             "--log-json", envvar="SMOLTOOLS_EDGE_LOG_JSON", help="The log as JSON, one object a line."
         ),
     ] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="llama.cpp's log on standard error.")
-    ] = False,
+    verbose: VerboseOption = False,
 ) -> None:
     """Serve a model to OpenAI clients: http://127.0.0.1:8080/v1.
 

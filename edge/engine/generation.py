@@ -105,6 +105,7 @@ class Generation:
         self._first_sampled_at = 0.0
         self.started_at = time.perf_counter()
         self.n_cached = 0
+        self.n_opening = 0  # tokens of the answer that were there before anything was sampled
         self.tokens: list[int] = []  # of the answer, the end of generation left out
         self._forced_at: list[int] = []  # which of these were not sampled
         self._logprobs: list[TokenLogprob] = []  # of content tokens whose text has not been handed out
@@ -114,7 +115,7 @@ class Generation:
         """Yields what becomes certain as soon as it does, and what is to be decoded; the last is the `Reply`."""
         try:
             yield from self._prefill()
-            prefilled = time.perf_counter()
+            prefilled, self.n_opening = time.perf_counter(), len(self.tokens)
             complete = yield from self._decode()
             yield from self._take(self._parser.feed(self._decoder.decode(b"", final=True)))
             yield from self._take(self._parser.finish())

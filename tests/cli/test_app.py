@@ -27,7 +27,7 @@ def test_help_imports_nothing_heavy():
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("command", ["run", "pull", "models", "rm", "convert", "imatrix"])
+@pytest.mark.parametrize("command", ["run", "bench", "pull", "models", "rm", "convert", "imatrix"])
 def test_every_command_has_help_with_an_example(cli, command):
     code, out, _ = cli(command, "--help")
     assert code == 0

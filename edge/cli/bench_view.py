@@ -16,7 +16,7 @@ Row = tuple[str, str, str]
 
 def show(report: Report) -> None:
     """Prints what was measured on what, and the figures."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = _WIDTH
     about = Table.grid(padding=(0, 2))
@@ -28,9 +28,9 @@ def show(report: Report) -> None:
     table.add_column("from ... to, and what it is of")
     for row in _rows(report.figures, report.memory):
         table.add_row(*row)
-    console.print(about, "", table, sep="\n", markup=False)
+    console.print(about, "", table, sep="\n")
     for skipped in report.figures.skipped:
-        console.print(f"not measured: {skipped.what}: {skipped.why}", markup=False, soft_wrap=True)
+        console.print(f"not measured: {skipped.what}: {skipped.why}", soft_wrap=True)
 
 
 def _about(report: Report) -> Iterator[tuple[str, str]]:

@@ -34,7 +34,7 @@ SMALL = (
     "--prompt-tokens",
     "40",
 )
-PING = Tool("ping", {"type": "object", "additionalProperties": False})
+PING, PONG = (Tool(name, {"type": "object", "additionalProperties": False}) for name in ("ping", "pong"))
 
 
 @pytest.fixture(scope="module")
@@ -119,27 +119,28 @@ def test_json_is_one_document_whose_figures_agree_with_each_other(cli, roomy_mod
 
 
 def test_every_second_is_one_of_the_engine_s_clock(engine, ticking):
-    figures = measure(engine, BenchOptions(repeats=3, prompt_tokens=(16,), gen_tokens=5), [PING], ignore_step)
-    # Made, prefilled, sampled: the clock is looked at three times up to the first token.
-    assert set(figures.prefill[0].speed.seconds.samples) <= {2.0, 3.0}
-    for speed in (figures.prefill[0].speed, figures.decode, figures.calls.speed):
-        assert all(seconds == int(seconds) for seconds in speed.seconds.samples)
-    assert all(s == int(s) for s in figures.first_token.cold_seconds.samples)
-    before = ticking.now_s
-    assert before > 0
-    assert figures.calls.seconds_per_valid_call.median == figures.calls.seconds_per_valid_call.min
+    options = BenchOptions(repeats=3, prompt_tokens=(16,), gen_tokens=5)
+    figures = measure(engine, options, [PING, PONG], ignore_step)
+    # It is looked at as an answer begins, is prefilled, has its first token, and ends: 2 s and 1 s.
+    assert figures.prefill[0].speed.seconds.samples == pytest.approx((2.0, 2.0, 2.0))
+    assert figures.prefill[0].speed.tokens_per_second.median == pytest.approx(8.0)
+    assert figures.calls.speed.seconds.samples == pytest.approx((3.0, 3.0, 3.0))  # of three answers
+    assert figures.calls.seconds_per_valid_call.median == pytest.approx(3.0)
+    assert figures.first_token.cold_seconds.median == pytest.approx(2.0)
+    assert figures.first_token.reused_seconds.median == pytest.approx(2.0)
 
 
-def test_a_call_without_freedom_is_forced_nearly_whole(engine):
-    figures = measure(engine, BenchOptions(repeats=1, prompt_tokens=(16,), gen_tokens=2), [PING], ignore_step)
-    assert figures.calls.valid == figures.calls.asked == 3
-    assert figures.calls.forced_share > 0.9
+def test_calls_with_little_freedom_are_forced_for_the_most_part(engine):
+    options = BenchOptions(repeats=1, prompt_tokens=(16,), gen_tokens=2)
+    calls = measure(engine, options, [PING, PONG], ignore_step).calls
+    assert calls.valid == calls.asked == 3
+    assert 0.8 < calls.forced_share < 1
 
 
 def test_the_warm_up_is_told_and_not_counted(engine):
     steps = []
     options = BenchOptions(repeats=2, prompt_tokens=(8,), gen_tokens=2)
-    figures = measure(engine, options, [PING], lambda *step: steps.append(step))
+    figures = measure(engine, options, [PING, PONG], lambda *step: steps.append(step))
     assert steps[:4] == [("prefill of 8 tokens", done, 3) for done in range(4)]
     assert len(figures.prefill[0].speed.tokens) == 2
     assert len(dict.fromkeys(stage for stage, _, _ in steps)) == 5

@@ -188,7 +188,8 @@ class _Bench:
         def once(i: int, *, reuse: bool) -> _Timed:
             return self._time(
                 ChatRequest(
-                    messages=_ask(f"What is {i} plus {i + 1}?"),
+                    # Begins with what is new, and the state of the cold one must not answer the reused one's.
+                    messages=_ask(f"{i} {'times' if reuse else 'plus'} {i + 1} is what?"),
                     tools=self._tools,
                     max_tokens=1,
                     cache_prompt=reuse,

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge.cli.models import JsonOption
 from edge.cli.options import (
+    DeviceProfileOption,
     GpuLayersOption,
+    JsonOption,
     KvTypeOption,
     ModelOption,
     NCtxOption,
     ThreadsOption,
     VerboseOption,
 )
-from edge.cli.plan import DEVICE_PROFILE, THIS_MACHINE, open_planned
+from edge.cli.plan import THIS_MACHINE, open_planned
 from edge.cli.progress import tell, warn
 from edge.cli.session import read_tools, set_up_logging
 from profiles.plan import Pins
@@ -52,7 +53,7 @@ def bench_command(
     threads: ThreadsOption = None,
     kv_type: KvTypeOption = None,
     gpu_layers: GpuLayersOption = None,
-    device_profile: Annotated[Path | None, DEVICE_PROFILE] = None,
+    device_profile: DeviceProfileOption = None,
     json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:

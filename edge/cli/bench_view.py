@@ -37,7 +37,10 @@ def _about(report: Report) -> Iterator[tuple[str, str]]:
     model, device, settings, build = report.model, report.device, report.settings, report.llama_cpp
     yield "model", f"{model['name']}, {model['quantization']}, {model['path']}"
     cores = f"{device.n_usable_cores} cores usable" if device.n_usable_cores else "cores unknown"
-    yield "device", f"{device.name}; {device.cpu or 'processor unknown'}, {cores}"
+    names = dict.fromkeys(
+        (device.name, device.cpu or "processor unknown")
+    )  # without a board, both are the processor's
+    yield "device", ", ".join((*names, cores))
     kernels = build["kernels"]
     assert isinstance(kernels, list | tuple)
     backend = f", {build['backend']}" if build["backend"] else ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge.cli.models import JsonOption
+from edge.cli.options import JsonOption
 from edge.cli.plan import THIS_MACHINE, detect, known_models, profile_of, translated_errors
 from edge.cli.progress import fetch_view, tell, warn
 from edge.errors import RequestError

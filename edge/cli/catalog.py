@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from edge.tools.retrieval.offer import ToolOffer
 
 DEFAULT_TOP_K = 5
-EMBED_HELP = "A GGUF embedding model; search then goes by meaning too."
 
 
 def check_flags(

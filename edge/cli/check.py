@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge.cli.models import REF_HELP
+from edge.cli.options import REF_HELP, JsonOption, ThinkOption, VerboseOption
 from edge.cli.progress import tell
 from edge.cli.session import set_up_logging
 from edge.errors import ModelError, RequestError
@@ -85,10 +85,7 @@ def check_command(
         int | None,
         typer.Option(metavar="N", envvar="SMOLTOOLS_EDGE_THREADS", help="Default: the physical cores."),
     ] = None,
-    think: Annotated[
-        bool | None,
-        typer.Option("--think/--no-think", help="Ask the template for thinking, where it knows how."),
-    ] = None,
+    think: ThinkOption = None,
     grammar_only: Annotated[
         bool, typer.Option("--grammar-only", help="Leave out the answers without the grammar.")
     ] = False,
@@ -107,10 +104,8 @@ def check_command(
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Run the cases on this Ray cluster.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="llama.cpp's log on standard error.")
-    ] = False,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
 ) -> None:
     """Say what quantization cost: task metrics, distributions, a verdict. Exit code 3 if it is fail.
 

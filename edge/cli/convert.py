@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from edge.cli.options import JsonOption
 from edge.cli.progress import tell
 from edge.errors import EdgeError
 
@@ -67,7 +68,7 @@ def convert_command(
         int | None, typer.Option(metavar="N", min=1, help="Threads for quantizing. Default: all cores.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Convert a checkpoint to GGUF, with proof. Example: smoltools-edge convert ./model --adapter ./lora --out gguf"""
     with translated_errors():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge.cli.models import JsonOption
+from edge.cli.options import JsonOption
 from edge.cli.plan import THIS_MACHINE, PlanError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from edge.cli.convert import drawn_progress, translated_errors
-from edge.cli.models import REF_HELP
+from edge.cli.options import REF_HELP, JsonOption
 from edge.cli.progress import tell
 from edge.errors import RequestError
 
@@ -31,7 +31,7 @@ def imatrix_command(
     ] = 512,
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="Default: all cores.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Make an importance matrix. Example: smoltools-edge imatrix model-bf16.gguf --out model.imatrix.gguf"""
     if out.exists() and not force:

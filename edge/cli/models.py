@@ -8,16 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edge.cli.options import REF_HELP, JsonOption
 from edge.cli.progress import fetch_view, tell, warn
 from edge.errors import ModelError
 
 if TYPE_CHECKING:
     from edge.models.listing import ModelRow
-
-REF_HELP = (
-    "A catalogue name (see `models`), user/repo[:QUANT] on the Hugging Face hub, or a path to a .gguf file."
-)
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def pull_command(

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from edge.tools.retrieval.index import ToolIndex
     from profiles.plan import Plan
 
-PROFILE_HELP = "Its tags, prompts, limits: toolomni, calls, or a TOML file. Default: what suits the model."
-
 
 def check_open_world(catalog: Path | None, *, open_world: bool, simulate: bool, profile: str | None) -> None:
     """Raises RequestError for options that go with --open-world alone, or lack a catalogue."""

@@ -9,10 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge.cli.catalog import EMBED_HELP, open_catalog
-from edge.cli.models import REF_HELP
-from edge.cli.open_world import PROFILE_HELP, done_document
-from edge.cli.plan import DEVICE_PROFILE, open_planned
+from edge.cli.catalog import open_catalog
+from edge.cli.open_world import done_document
+from edge.cli.options import (
+    CatalogArgument,
+    DeviceProfileOption,
+    EmbedModelOption,
+    JsonOption,
+    ModelOption,
+    NCtxOption,
+    OpenWorldProfileOption,
+    ThreadsOption,
+)
+from edge.cli.plan import open_planned
 from edge.cli.progress import tell
 from edge.cli.session import set_up_logging
 from edge.errors import OpenWorldError
@@ -23,17 +32,15 @@ if TYPE_CHECKING:
 
 
 def open_world_eval_command(
-    catalog: Annotated[
-        Path, typer.Argument(metavar="CATALOG", help='Tools: a JSON list, or lines of {"id", "tool"}.')
-    ],
+    catalog: CatalogArgument,
     requests: Annotated[
         Path,
         typer.Argument(
             metavar="REQUESTS", help='Lines of {"query", "relevant": [id, ...]}, and "responses" if known.'
         ),
     ],
-    model: Annotated[str, typer.Option(metavar="REF", envvar="SMOLTOOLS_EDGE_MODEL", help=REF_HELP)] = "demo",
-    profile: Annotated[str | None, typer.Option(metavar="NAME|FILE", help=PROFILE_HELP)] = None,
+    model: ModelOption = "demo",
+    profile: OpenWorldProfileOption = None,
     with_api_list: Annotated[
         bool, typer.Option("--with-api-list", help="Give the needed tools; nothing is searched.")
     ] = False,
@@ -41,19 +48,17 @@ def open_world_eval_command(
         float, typer.Option(metavar="R", min=0.0, max=1.0, help="Share of simulated calls that fail.")
     ] = 0.0,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="The first N requests only.")] = None,
-    embed_model: Annotated[str | None, typer.Option(metavar="REF", help=EMBED_HELP)] = None,
+    embed_model: EmbedModelOption = None,
     max_tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens of a step at most.")] = 512,
     temperature: Annotated[float, typer.Option(metavar="T", min=0.0, help="0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option(metavar="N", help="Same seed, same answers.")] = 0,
-    n_ctx: Annotated[
-        int | None, typer.Option("--n-ctx", metavar="N", help="Context window. Default: what fits.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(metavar="N", help="Default: the performance cores.")] = None,
-    device_profile: Annotated[Path | None, DEVICE_PROFILE] = None,
+    n_ctx: NCtxOption = None,
+    threads: ThreadsOption = None,
+    device_profile: DeviceProfileOption = None,
     runs: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write what became of each request, a line each.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Measure how a model finds and uses tools by itself; the tools' answers are simulated.
 

@@ -9,9 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import typer
+from typing import TYPE_CHECKING
 
 from edge.cli.progress import fetch_view
 from edge.errors import CatalogueError, EdgeError, ModelError
@@ -32,11 +30,6 @@ if TYPE_CHECKING:
 
 THIS_MACHINE = Path("/")
 ANY_MODEL = "auto"
-DEVICE_PROFILE: Any = typer.Option(
-    metavar="FILE",
-    envvar="SMOLTOOLS_EDGE_DEVICE_PROFILE",
-    help="TOML laid over the device's profile: headroom, preferences (docs/profiles.md).",
-)
 
 
 class PlanError(EdgeError):

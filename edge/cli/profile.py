@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edge.cli.options import DeviceProfileOption, JsonOption, KvTypeOption, NCtxOption
 from edge.cli.plan import (
     ANY_MODEL,
-    DEVICE_PROFILE,
     THIS_MACHINE,
     PlanError,
     detect,
@@ -40,18 +40,14 @@ def profile_command(
     root: Annotated[
         Path, typer.Option(metavar="DIR", help="Read /proc, /sys and /etc below DIR, a recorded device.")
     ] = THIS_MACHINE,
-    n_ctx: Annotated[
-        int | None, typer.Option("--n-ctx", metavar="N", help="Fix the context window in tokens.")
-    ] = None,
-    kv_type: Annotated[
-        str | None, typer.Option(metavar="TYPE", help="Fix the KV cache: f32, f16 or q8_0.")
-    ] = None,
+    n_ctx: NCtxOption = None,
+    kv_type: KvTypeOption = None,
     parallel: Annotated[int, typer.Option(metavar="N", help="Requests that are answered at once.")] = 1,
-    device_profile: Annotated[Path | None, DEVICE_PROFILE] = None,
+    device_profile: DeviceProfileOption = None,
     check: Annotated[
         bool, typer.Option("--check", help="Compare with what llama.cpp reserves; needs the model's file.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Show the device, its memory, and what would run on it. Example: smoltools-edge profile --model smol-tools-4b"""
     if not root.is_dir():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge.cli.models import REF_HELP
+from edge.cli.options import REF_HELP, JsonOption, NCtxOption
 
 if TYPE_CHECKING:
     from edge.engine.engine import Engine
@@ -26,10 +26,8 @@ def replay_command(
         str | None,
         typer.Option(metavar="REF", help=f"Run this model against the recorded results. {REF_HELP}"),
     ] = None,
-    n_ctx: Annotated[
-        int | None, typer.Option("--n-ctx", metavar="N", help="Context window in tokens.")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    n_ctx: NCtxOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Play a transcript of `run --execute` again. Nothing is executed.
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge.cli.catalog import EMBED_HELP, open_catalog
+from edge.cli.catalog import open_catalog
+from edge.cli.options import CatalogArgument, EmbedModelOption, JsonOption
 from edge.errors import RetrievalError
 
 if TYPE_CHECKING:
@@ -17,13 +18,11 @@ if TYPE_CHECKING:
 
 
 def retrieval_eval_command(
-    catalog: Annotated[
-        Path, typer.Argument(metavar="CATALOG", help='Tools: a JSON list, or lines of {"id", "tool"}.')
-    ],
+    catalog: CatalogArgument,
     queries: Annotated[
         Path, typer.Argument(metavar="QUERIES", help='Lines of {"query", "relevant": [id, ...]}.')
     ],
-    embed_model: Annotated[str | None, typer.Option(metavar="REF", help=EMBED_HELP)] = None,
+    embed_model: EmbedModelOption = None,
     dense_weight: Annotated[
         float | None,
         typer.Option(metavar="W", min=0.0, max=1.0, help="Of the embedding model's part, 0 to 1."),
@@ -32,7 +31,7 @@ def retrieval_eval_command(
         Path | None, typer.Option(metavar="FILE", help="Write what was found for each query, a line each.")
     ] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="For the embedding model.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Measure the search over a catalogue of tools.
 

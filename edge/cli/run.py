@@ -9,23 +9,28 @@ from typing import Annotated
 
 import typer
 
-from edge.cli.catalog import DEFAULT_TOP_K, EMBED_HELP, open_offer
+from edge.cli.catalog import DEFAULT_TOP_K, open_offer
 from edge.cli.catalog import check_flags as check_catalog_flags
 from edge.cli.execute import ExecuteOptions, check_flags, run_executing
-from edge.cli.models import JsonOption
-from edge.cli.open_world import PROFILE_HELP, answer, check_open_world
+from edge.cli.open_world import answer, check_open_world
 from edge.cli.options import (
+    DeviceProfileOption,
+    EmbedModelOption,
     GpuLayersOption,
+    JsonOption,
     KvTypeOption,
     ModelOption,
     NCtxOption,
+    OpenWorldProfileOption,
+    StateCacheOption,
+    ThinkOption,
     ThreadsOption,
     VerboseOption,
 )
-from edge.cli.plan import DEVICE_PROFILE, open_planned
+from edge.cli.plan import open_planned
 from edge.cli.progress import warn
 from edge.cli.session import Settings, check_prompt, reply_document, set_up_logging
-from edge.cli.state_cache import STATE_CACHE, state_cache_options
+from edge.cli.state_cache import state_cache_options
 from profiles.plan import Pins
 
 
@@ -64,12 +69,12 @@ def run_command(
             metavar="N", min=1, help="Tokens for the catalogue's tools. Default: a quarter of n_ctx."
         ),
     ] = None,
-    embed_model: Annotated[str | None, typer.Option(metavar="REF", help=EMBED_HELP)] = None,
+    embed_model: EmbedModelOption = None,
     open_world: Annotated[
         bool,
         typer.Option("--open-world", help="The model searches the catalogue by itself, as ToolOmni does."),
     ] = False,
-    open_world_profile: Annotated[str | None, typer.Option(metavar="NAME|FILE", help=PROFILE_HELP)] = None,
+    open_world_profile: OpenWorldProfileOption = None,
     simulate: Annotated[
         bool,
         typer.Option("--simulate", help="With --open-world: go on to the answer, with tools that pretend."),
@@ -95,8 +100,8 @@ def run_command(
     threads: ThreadsOption = None,
     kv_type: KvTypeOption = None,
     gpu_layers: GpuLayersOption = None,
-    device_profile: Annotated[Path | None, DEVICE_PROFILE] = None,
-    state_cache: Annotated[str | None, STATE_CACHE] = None,
+    device_profile: DeviceProfileOption = None,
+    state_cache: StateCacheOption = None,
     execute: Annotated[
         bool, typer.Option("--execute", help="Run the calls, within a policy, until there is an answer.")
     ] = False,
@@ -130,10 +135,7 @@ def run_command(
     no_grammar: Annotated[
         bool, typer.Option("--no-grammar", help="Do not constrain calls; malformed ones are reported.")
     ] = False,
-    think: Annotated[
-        bool | None,
-        typer.Option("--think/--no-think", help="Ask the template for thinking, where it knows how."),
-    ] = None,
+    think: ThinkOption = None,
     json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:

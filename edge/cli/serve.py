@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge.cli.options import ModelOption, ThreadsOption, VerboseOption
-from edge.cli.plan import DEVICE_PROFILE, open_planned
+from edge.cli.options import (
+    DeviceProfileOption,
+    GpuLayersOption,
+    KvTypeOption,
+    ModelOption,
+    NCtxOption,
+    StateCacheOption,
+    ThreadsOption,
+    VerboseOption,
+)
+from edge.cli.plan import open_planned
 from edge.cli.progress import tell, warn
 from edge.cli.session import set_up_logging
-from edge.cli.state_cache import STATE_CACHE, state_cache_options
+from edge.cli.state_cache import state_cache_options
 from edge.errors import RequestError
 from profiles.plan import Pins
 
@@ -79,35 +88,12 @@ def serve_command(
             metavar="NAME", envvar="SMOLTOOLS_EDGE_ALIAS", help="What the model is called; default: its REF."
         ),
     ] = None,
-    n_ctx: Annotated[
-        int | None,
-        typer.Option(
-            "--n-ctx",
-            metavar="N",
-            envvar="SMOLTOOLS_EDGE_N_CTX",
-            help="Tokens of each context. Default: what fits.",
-        ),
-    ] = None,
+    n_ctx: NCtxOption = None,
     threads: ThreadsOption = None,
-    kv_type: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TYPE",
-            envvar="SMOLTOOLS_EDGE_KV_TYPE",
-            help="KV cache: f32, f16 or q8_0. Default: what fits.",
-        ),
-    ] = None,
-    gpu_layers: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            envvar="SMOLTOOLS_EDGE_GPU_LAYERS",
-            min=0,
-            help="Layers on the GPU. Default: as many as fit.",
-        ),
-    ] = None,
-    device_profile: Annotated[Path | None, DEVICE_PROFILE] = None,
-    state_cache: Annotated[str | None, STATE_CACHE] = None,
+    kv_type: KvTypeOption = None,
+    gpu_layers: GpuLayersOption = None,
+    device_profile: DeviceProfileOption = None,
+    state_cache: StateCacheOption = None,
     cors_origin: Annotated[
         list[str] | None,
         typer.Option(

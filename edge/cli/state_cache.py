@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import typer
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edge.engine.state_cache import StateCacheOptions
 
 OFF = "off"
-STATE_CACHE: Any = typer.Option(
-    metavar="DIR",
-    envvar="SMOLTOOLS_EDGE_STATE_CACHE",
-    help="Keeps what was computed for system text and tools; off for none. Default: in the cache folder.",
-)
 
 
 def state_cache_options(folder: str | None) -> StateCacheOptions | None:

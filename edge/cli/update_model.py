@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge.cli.models import REF_HELP, JsonOption
+from edge.cli.options import REF_HELP, JsonOption
 from edge.cli.progress import tell
 from edge.deploy.settings import ENVIRONMENT_FILE, MEMORY_CONF, STATE_DIR, UNIT
 from edge.errors import RequestError

@@ -109,7 +109,9 @@ def test_json_is_one_document_whose_figures_agree_with_each_other(cli, roomy_mod
     assert 0 < calls["forced_share"] < 1
     assert calls["forced_share"] == calls["forced_tokens"] / calls["completion_tokens"]
     assert (calls["seconds_per_valid_call"] is None) == (calls["valid"] == 0)
-    assert 0 < first["reused_tokens"] < first["prompt_tokens"]
+    # A token a byte: the tools were held, and nothing of a question that begins with another number.
+    assert len("is what?") < first["prompt_tokens"] - first["reused_tokens"] < 100
+    assert first["reused_tokens"] > 1000
     check_spread(first["cold_seconds"], 2)
     check_spread(first["reused_seconds"], 2)
     assert document["memory"]["planned_bytes"] > 0
@@ -147,9 +149,9 @@ def test_the_warm_up_is_told_and_not_counted(engine):
 
 
 def test_what_does_not_fit_the_context_is_skipped_with_the_reason(cli, tiny_model):
-    code, out, _ = cli("bench", "--model", tiny_model, "--json", "--n-ctx", "256", *SMALL)
+    code, out, err = cli("bench", "--model", tiny_model, "--json", "--n-ctx", "256", *SMALL)
+    assert code == 0, err
     document = json.loads(out)
-    assert code == 0
     assert document["calls"] is None
     assert document["first_token"] is None
     assert [skipped["what"] for skipped in document["skipped"]] == ["calls", "first token"]
@@ -163,8 +165,8 @@ def test_default_prompts_are_as_long_as_the_context_allows():
 
 
 def test_people_get_a_table(cli, tiny_model):
-    code, out, _ = cli("bench", "--model", tiny_model, "--n-ctx", "256", *SMALL)
-    assert code == 0
+    code, out, err = cli("bench", "--model", tiny_model, "--n-ctx", "256", *SMALL)
+    assert code == 0, err
     for text in (
         "read 16 tokens",
         "read 40 tokens",
@@ -209,7 +211,6 @@ def test_an_interrupt_ends_with_130_and_prints_no_half_document(tiny_model):
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     assert "Traceback" not in err
-    assert err.endswith("interrupted\n")
 
 
 def test_a_board_that_tells_its_temperature_is_believed(tmp_path):

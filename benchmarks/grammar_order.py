@@ -48,7 +48,7 @@ def print_row(bound: int, cases: list[tuple[Tool, dict]]) -> None:
         if key not in compiled:
             start = time.perf_counter()
             built = build_call(tool)
-            compiled[key] = CompiledTool(tool.parameters, built.grammar, built.late_checks, tool)
+            compiled[key] = CompiledTool("", tool.parameters, built.grammar, built.late_checks, tool)
             sizes.append(len(compiled[key].gbnf))
             times.append(time.perf_counter() - start)
         arguments = list(call["arguments"].items())

@@ -352,8 +352,9 @@ def draw_without_fault(
 class GrammarCache:
     """Parsed grammars by their text: parsing is done once, each use gets a copy at the start position."""
 
-    def __init__(self, vocab: Vocabulary, size: int = 64) -> None:
+    def __init__(self, vocab: Vocabulary, size: int = 64, n_chars: int = 4 << 20) -> None:
         self._vocab, self._size = vocab, size
+        self._n_chars = n_chars  # of all texts: what llama.cpp parses them into grows with them
         self._parsed: OrderedDict[str, Any] = OrderedDict()
         self.candidates: Final = Candidates(vocab.n_tokens)
         self._tree: Future[TokenTree] | None = None
@@ -387,10 +388,13 @@ class GrammarCache:
             if not pristine:
                 raise EngineError("llama.cpp cannot parse the grammar of this call")
             self._parsed[gbnf] = pristine
-            if len(self._parsed) > self._size:
+            while len(self._parsed) > 1 and self._is_too_much():
                 lib.llama_sampler_free(self._parsed.popitem(last=False)[1])
         self._parsed.move_to_end(gbnf)
         return Grammar(lib.llama_sampler_clone(pristine), self.candidates)
+
+    def _is_too_much(self) -> bool:
+        return len(self._parsed) > self._size or sum(map(len, self._parsed)) > self._n_chars
 
     def close(self) -> None:
         """Frees all parsed grammars. The vocabulary may go after this."""

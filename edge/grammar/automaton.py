@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TypeVar
 
 from edge.grammar.charsets import ANY, complement, intersection, partition, union
+from edge.grammar.kept import kept
 from edge.grammar.regex import Cat, End, Loop, Node, Or, Regex, Set, Start
 from edge.grammar.rules import Ranges
 
@@ -126,7 +126,7 @@ def _merged(row: Iterable[tuple[Ranges, int]]) -> list[tuple[Ranges, int]]:
     return [(union(*sets) if len(sets) > 1 else sets[0], target) for target, sets in by_target.items()]
 
 
-@lru_cache(maxsize=512)
+@kept
 def both(left: Automaton, right: Automaton) -> Automaton:
     """Texts that both accept."""
     if left is EVERYTHING or right is EVERYTHING:
@@ -143,7 +143,7 @@ def both(left: Automaton, right: Automaton) -> Automaton:
     return explored((0, 0), follow, lambda state: state[0] in left.accepting and state[1] in right.accepting)
 
 
-@lru_cache(maxsize=512)
+@kept
 def negation(automaton: Automaton) -> Automaton:
     """Texts that it does not accept."""
     sink = len(automaton.edges)
@@ -236,7 +236,7 @@ def length_bounds(automaton: Automaton) -> tuple[int, int | None]:
     return low, longest[0]
 
 
-@lru_cache(maxsize=512)
+@kept
 def regex_automaton(regex: Regex) -> Automaton:
     """Texts in which a search for the expression succeeds. Raises TooLarge."""
     found = _search(regex.node, at_start=False)

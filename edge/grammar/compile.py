@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from threading import Lock
+from functools import cached_property, partial
 from typing import TypeVar, cast
 
 from edge.errors import UnsupportedSchema
 from edge.grammar.build import LateCheck, build_call, build_value
 from edge.grammar.gbnf import to_gbnf
 from edge.grammar.json_text import ANY_CHAR, dumps, one_of
+from edge.grammar.kept import KEPT
 from edge.grammar.matcher import Matcher
 from edge.grammar.rules import Grammar, Lit, Repeat, seq
 from edge.grammar.validate import Check
 from edge.types import Schema, Tool
 
-CACHE_SIZE = 512
 T = TypeVar("T", bound="CompiledSchema")
 
 
 @dataclass(frozen=True)
 class CompiledSchema:
-    """A schema with the rules of the texts that satisfy it."""
+    """A schema with the rules of the texts that satisfy it. key: what it is kept under."""
 
+    key: str
     schema: Schema
     grammar: Grammar
     late_checks: tuple[LateCheck, ...]  # what the rules do not hold fully; `validate` does
@@ -40,7 +39,7 @@ class CompiledSchema:
     @cached_property
     def matcher(self) -> Matcher:
         """The reader of the same rules in Python. Its memory is shared by all who use it; see `Matcher`."""
-        return Matcher(self.grammar)
+        return Matcher(self.grammar, on_growth=partial(KEPT.grew, self.key))
 
     @cached_property
     def _check(self) -> Check:
@@ -76,10 +75,6 @@ class CompiledTool(CompiledSchema):
         return super().early_fault(text[len(opening) :].removesuffix("}\n</tool_call>"))
 
 
-_cache: OrderedDict[str, CompiledSchema] = OrderedDict()
-_lock = Lock()
-
-
 def compile_tool(tool: Tool, *, declared_only: bool = False) -> CompiledTool:
     """The tool's rules, kept for later calls with the same name and schema.
 
@@ -88,11 +83,13 @@ def compile_tool(tool: Tool, *, declared_only: bool = False) -> CompiledTool:
     Raises UnsupportedSchema for a constraint that cannot be enforced, or that nothing satisfies.
     """
 
+    key = _digest(tool.name, tool.name, tool.parameters, tool.description, declared_only)
+
     def make() -> CompiledTool:
         built = build_call(tool, declared_only=declared_only)
-        return CompiledTool(tool.parameters, built.grammar, built.late_checks, tool)
+        return CompiledTool(key, tool.parameters, built.grammar, built.late_checks, tool)
 
-    return _remembered(_digest(tool.name, tool.name, tool.parameters, tool.description, declared_only), make)
+    return _remembered(key, make)
 
 
 def compile_schema(schema: Schema, *, name: str = "response_format") -> CompiledSchema:
@@ -101,23 +98,20 @@ def compile_schema(schema: Schema, *, name: str = "response_format") -> Compiled
     Raises UnsupportedSchema as `compile_tool` does.
     """
 
+    key = _digest(name, None, schema, name)
+
     def make() -> CompiledSchema:
         built = build_value(name, schema)
-        return CompiledSchema(schema, built.grammar, built.late_checks)
+        return CompiledSchema(key, schema, built.grammar, built.late_checks)
 
-    return _remembered(_digest(name, None, schema, name), make)
+    return _remembered(key, make)
 
 
 def _remembered(key: str, make: Callable[[], T]) -> T:
-    with _lock:
-        if (known := _cache.get(key)) is not None:
-            _cache.move_to_end(key)
-            return cast(T, known)
+    if (known := KEPT.get(key)) is not None:
+        return cast(T, known)
     compiled = make()
-    with _lock:
-        _cache[key] = compiled
-        while len(_cache) > CACHE_SIZE:
-            _cache.popitem(last=False)
+    KEPT.put(key, compiled)
     return compiled
 
 

@@ -7,9 +7,9 @@ at most four parses open at a time.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import isqrt
 
+from edge.grammar.kept import kept
 from edge.grammar.rules import Alt, Chars, Grammar, Lit, Ref, Repeat, Rule, Seq
 
 INLINE_COUNT = 64  # repetitions up to here are written as they are
@@ -103,13 +103,13 @@ class _Writer:
 
 
 # The same few texts and sets stand in most grammars.
-@lru_cache(maxsize=8192)
+@kept
 def literal(text: str) -> str:
     """The text as a GBNF string literal."""
     return '"' + "".join(_escaped(char, _ESCAPES) for char in text) + '"'
 
 
-@lru_cache(maxsize=8192)
+@kept
 def _char_class(rule: Chars) -> str:
     return "[" + "".join(_range(low, high) for low, high in rule.ranges) + "]"
 

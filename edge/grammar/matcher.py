@@ -8,12 +8,15 @@ Positions never change; trying a continuation needs no undo.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Callable
 from typing import Final
 
 from edge.grammar.lengths import rule_length, shortest_lengths
 from edge.grammar.rules import Alt, Chars, Grammar, Lit, Ranges, Ref, Repeat, Rule, Seq
 
-MAX_REMEMBERED = 20_000  # stacks, positions and steps of one matcher; beyond it the memory starts afresh
+MAX_REMEMBERED = 30_000  # things that one matcher holds; beyond it the memory starts afresh
+_TELL = 1_000  # things between two words of growth
+_BYTES = 250  # of one thing, on average; 170 to 250 as measured
 MAX_FORCED = 4_000  # characters; a caller asks again from there
 
 
@@ -93,15 +96,20 @@ class Position:
 
 
 class Matcher:
-    """The reader of one grammar. Its memory grows with the texts that it has seen, up to a bound."""
+    """The reader of one grammar. Its memory grows with the texts that it has seen, up to a bound.
 
-    def __init__(self, grammar: Grammar) -> None:
+    on_growth: told by how many bytes, about; less than nothing where it has forgotten.
+    """
+
+    def __init__(self, grammar: Grammar, on_growth: Callable[[int], None] | None = None) -> None:
         self._rules = grammar.rules
         self._grammar = grammar
         self._lengths: dict[str, int] | None = None
         self._stacks: dict[tuple[int, int, int], _Stack] = {}
         self._positions: dict[frozenset[int], Position] = {}
-        self._n_steps = 0  # that positions remember: in a string each character leads on
+        self._on_growth = on_growth
+        # Stacks, positions, what these are read by next, and steps: in a string each character leads on.
+        self._n_held = self._n_told = 0
         self.start: Final = self._position([self._stack(Ref(grammar.root), 0, None)])
 
     def _stack(self, rule: Rule, done: int, below: _Stack | None) -> _Stack:
@@ -109,6 +117,7 @@ class Matcher:
         known = self._stacks.get(key)
         if known is None or known.rule is not rule or known.below is not below:
             known = self._stacks[key] = _Stack(rule, done, below)
+            self._n_held += 1
         return known
 
     def _position(self, stacks: list[_Stack | None]) -> Position:
@@ -119,15 +128,20 @@ class Matcher:
         known = self._positions.get(key)
         if known is None:
             known = self._positions[key] = Position(self, tuple(heads))
+            self._n_held += 1 + len(heads)
         return known
 
     def _make_room(self) -> None:
         """Forgets everything but the start when there is too much; who stands somewhere goes on from there."""
-        self._n_steps += 1
-        if len(self._positions) + len(self._stacks) + self._n_steps > MAX_REMEMBERED:
+        self._n_held += 1
+        if self._n_held > MAX_REMEMBERED:
             # From the start each place ever reached would still be held, step by step.
             self.start._next.clear()
-            self._positions, self._stacks, self._n_steps = {}, {}, 0
+            self._positions, self._stacks, self._n_held = {}, {}, 0
+        n_more = self._n_held - self._n_told
+        if self._on_growth is not None and not -_TELL < n_more < _TELL:
+            self._n_told = self._n_held
+            self._on_growth(n_more * _BYTES)
 
     def _step(self, place: Position, char: str) -> Position | None:
         self._make_room()
@@ -155,6 +169,7 @@ class Matcher:
                 else:
                     waiting.extend(reversed(self._unfolded(top)))
             stack.heads = tuple(found)
+            self._n_held += len(found)
         return stack.heads
 
     def _unfolded(self, top: _Stack) -> list[_Stack | None]:

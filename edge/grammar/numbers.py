@@ -17,6 +17,7 @@ from edge.grammar.automaton import MAX_STATES, Automaton, TooLarge, both, explor
 from edge.grammar.decimals import Magnitudes
 from edge.grammar.digits import LARGEST, integer_range, naturals
 from edge.grammar.json_text import FRACTION_DIGITS, NUMBER, one_of
+from edge.grammar.kept import kept
 from edge.grammar.regex import Cat, End, Loop, Node, Or, Regex, Set, Start
 from edge.grammar.rules import (
     Alt,
@@ -81,7 +82,7 @@ def _tighter(
     return (first, first_open) if (first < second) == upper else (second, second_open)
 
 
-@lru_cache(maxsize=1024)
+@kept
 def number_texts(rule: NumberRule) -> tuple[Texts, Late]:
     """The texts of the numbers that fit, None if none does; and what these texts do not hold fully."""
     if rule.integer and rule.fraction:

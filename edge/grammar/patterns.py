@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from edge.grammar.automaton import Automaton, TooLarge, regex_automaton
+from edge.grammar.kept import kept
 from edge.grammar.regex import (
     Cat,
     End,
@@ -76,7 +77,7 @@ def _walk(node: Node, in_loop: bool) -> Iterator[tuple[Node, bool]]:
             yield from _walk(part, True)
 
 
-@lru_cache(maxsize=512)
+@kept
 def _automaton(source: str) -> Automaton | None:
     try:
         return regex_automaton(parse_regex(source))

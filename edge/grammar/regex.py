@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from edge.grammar.charsets import ANY, DIGITS, LINE_ENDS, PYTHON_SPACE, SPACE, WORD, complement, union
+from edge.grammar.kept import kept
 from edge.grammar.rules import Ranges, normalised
 
 MAX_SOURCE = 20_000  # characters
@@ -74,7 +75,7 @@ class Regex:
     ahead: tuple[tuple[Node, bool], ...] = ()  # (tree that must match from the start, whether it must not)
 
 
-@lru_cache(maxsize=256)
+@kept
 def parse_regex(source: str) -> Regex:
     """The tree of the expression. Raises RegexInvalid or RegexUnsupported, with a reason in a few words."""
     if len(source) > MAX_SOURCE:

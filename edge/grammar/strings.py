@@ -18,6 +18,7 @@ from edge.grammar.automaton import (
 )
 from edge.grammar.charsets import ANY, complement, difference, intersection
 from edge.grammar.json_text import PLAIN
+from edge.grammar.kept import kept
 from edge.grammar.regex import (
     Cat,
     End,
@@ -96,7 +97,7 @@ class StringLanguage:
         return self.automaton is not None and self.automaton.is_empty
 
 
-@lru_cache(maxsize=1024)
+@kept
 def string_language(rule: StringRule) -> StringLanguage | None:
     """The content that the rule allows; None if nothing but its length matters."""
     if not rule.wanted and not rule.excluded:
@@ -322,7 +323,7 @@ class StringWriter:
         return out
 
 
-@lru_cache(maxsize=4096)
+@kept
 def char_rule(ranges: Ranges) -> Rule:
     """One character of the set as it stands in a JSON string, escaped where it must be."""
     if ranges == ANY:
@@ -347,7 +348,7 @@ def _one_char(char: str) -> Rule:
     return char_rule(((ord(char), ord(char)),))
 
 
-@lru_cache(maxsize=4096)
+@kept
 def _other_char(known: str) -> Rule:
     """Any character that is not in the text."""
     return char_rule(complement(normalised((ord(char), ord(char)) for char in known)))

@@ -25,7 +25,7 @@ from edge.cli.options import (
 )
 from edge.cli.plan import THIS_MACHINE, open_planned
 from edge.cli.progress import tell, warn
-from edge.cli.session import read_tools, set_up_logging
+from edge.cli.session import set_up_logging
 from profiles.plan import Pins
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def _report(engine: Engine, plan: Plan, options: BenchOptions) -> Report:
     from edge.bench.measure import measure
     from edge.bench.memory import peak_resident_bytes
     from edge.engine.build_facts import ask_build
+    from edge.grammar import read_tools
 
     options.prompt_sizes(engine.n_ctx)  # refuses before anything that takes time
     warn(engine.model.path, engine.warnings)

@@ -391,13 +391,13 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_schema_is_compiled_or_refused_in_bounded_time(name):
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         size = len(compile_schema(HOSTILE[name]).gbnf)
     except UnsupportedSchema as exc:
         size = len(str(exc)) * 5_000
     assert size < 5_000_000
-    assert time.perf_counter() - start < 10  # seconds; honest schemas take milliseconds
+    assert time.process_time() - start < 10  # seconds; honest schemas take milliseconds
 
 
 @pytest.mark.parametrize(("depth", "said"), [(150, "nested deeper than 100"), (20_000, "nested too deeply")])

@@ -44,6 +44,7 @@ def found(root):
         ("pi4-4gb", "temperature", "warn", "82.3 °C, slowed down from 80 °C"),
         ("pi4-4gb", "throttling", "warn", "slowed down: at the soft temperature limit"),
         ("pi4-8gb", "throttling", "warn", "earlier: under-voltage, throttled"),
+        ("container-4gb", "memory", "ok", "3,976 MiB available"),
     ],
 )  # fmt: skip
 def test_a_recorded_board_is_judged(recorded, name, subject, state, told):
@@ -88,6 +89,11 @@ def test_a_file_system_that_went_read_only_after_errors_fails(recorded):
     disk = found(recorded("pi5-8gb", **changes))["disk"]
     assert (disk.state, disk.hurts_now) == ("fail", True)
     assert disk.found.startswith("the file system is read-only after 5 errors")
+
+
+def test_a_file_system_that_was_mounted_read_only_on_purpose_is_no_fault(recorded):
+    mounts = b"26 1 179:2 / / ro,noatime - ext4 /dev/root ro\n"
+    assert found(recorded("pi5-8gb", proc__self__mountinfo=mounts))["disk"].state == "ok"
 
 
 def test_a_service_s_own_read_only_view_of_the_disk_is_no_fault(recorded):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -29,6 +30,15 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("SMOLTOOLS_EDGE_STATE_CACHE", "off")
     monkeypatch.setenv("NO_COLOR", "1")
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Python's cycle collector stands still, so that what waits for it shows."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -36,14 +36,6 @@ def engine(tmp_path_factory):
         yield engine
 
 
-@pytest.fixture
-def no_collector():
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
 def request(number: int, **more: object) -> ChatRequest:
     # Of another length each time: what is kept by size would show.
     return ChatRequest(

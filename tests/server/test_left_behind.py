@@ -12,14 +12,6 @@ from tests.server.fake_engine import saying
 from tests.server.test_overload import HI, post_raw, wait_until
 
 
-@pytest.fixture
-def no_collector():
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
 def n_alive() -> int:
     return sum(isinstance(thing, Answers) for thing in gc.get_objects())
 

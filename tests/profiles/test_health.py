@@ -62,6 +62,7 @@ def test_a_recorded_board_is_judged(recorded, name, subject, state, told):
         (PI, {GOVERNOR: b"powersave"}, "governor", "warn", "powersave", False),
         (PI, {ERRORS: b"3"}, "disk", "warn", "3 errors", False),
         (NANO, {MODE: b"pmode:0000"}, "power mode", "warn", "15W (mode 0)", False),
+        (NANO, {"etc__nvpmodel.conf": b"< POWER_MODEL ID=1 NAME=25W >\n"}, "power mode", "ok", "25W (mode 1)", False),
         (NANO, {HEAT: b"94500"}, "temperature", "warn", "94.5", False),
         (NANO, {COOLING: b"1"}, "throttling", "warn", "cpu-throttle-alert", True),
         (NANO, {SUPPLY: b"2"}, "power supply", "warn", "under-voltage 2 times", False),

@@ -21,10 +21,8 @@ from demo.slots import MaterialError
 
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
-    if not args.out.parent.is_dir():
-        print(f"error: there is no folder {args.out.parent} to write into", file=sys.stderr)
-        return 1
     try:
+        _check(args)
         material = read_material(without=args.without)
         composer = Composer(
             material,
@@ -43,6 +41,15 @@ def main(argv: list[str] | None = None) -> int:
     for name, number in composer.dropped.most_common():
         print(f"dropped, {name}: {number}")
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    if not args.out.parent.is_dir():
+        raise MaterialError(f"there is no folder {args.out.parent} to write into")
+    if args.out.is_dir():
+        raise MaterialError(f"{args.out} is a folder; --out names the file to write")
+    if args.examples < 1:
+        raise MaterialError(f"--examples is {args.examples}; at least 1 is needed")
 
 
 def _parser() -> argparse.ArgumentParser:

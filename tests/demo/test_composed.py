@@ -161,9 +161,20 @@ def test_no_slot_stays_open(groups):
                 assert not slot.search(text), text
 
 
-def test_the_command_says_in_one_line_what_is_wrong(tmp_path, capsys):
-    assert main(["--out", str(tmp_path / "x.jsonl"), "--without", "*"]) == 1
-    assert main(["--out", str(tmp_path / "no" / "x.jsonl")]) == 1
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["error", "error"]
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--out", "none/x.jsonl"], "there is no folder none to write into"),
+        (["--out", "."], ". is a folder; --out names the file to write"),
+        (["--out", "x.jsonl", "--without", "*"], "no *.yaml to read; there are core_dialogs_1"),
+        (["--out", "x.jsonl", "--examples", "0"], "--examples is 0; at least 1 is needed"),
+    ],
+)
+def test_the_command_says_in_one_line_what_is_wrong(arguments, told, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert told in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

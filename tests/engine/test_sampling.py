@@ -106,6 +106,21 @@ def test_a_grammar_that_llama_cpp_cannot_parse_is_an_error_and_no_crash(grammars
         grammars.start("root ::= (")
 
 
+def test_parsed_grammars_are_bounded_by_their_number_and_by_their_text(demo_engine):
+    cache = GrammarCache(demo_engine.model.vocab, size=3, n_chars=200)
+    small = [f'root ::= "{i}"' for i in range(5)]
+    long = f'root ::= "{"a" * 170}"'
+    longer = f'root ::= "{"a" * 400}"'
+    for text in small:
+        cache.start(text).close()
+    assert list(cache._parsed) == small[2:]
+    cache.start(long).close()
+    assert list(cache._parsed) == [small[4], long]
+    cache.start(longer).close()  # alone it may be too long: it is in use
+    assert list(cache._parsed) == [longer]
+    cache.close()
+
+
 def test_a_grammar_out_of_the_cache_starts_at_the_beginning(demo_engine, grammars):
     first = demo_engine.model.vocab.tokenize("ab")[0]
     a, b = grammars.start('root ::= "ab"'), grammars.start('root ::= "ab"')

@@ -139,6 +139,12 @@ def test_calls_with_little_freedom_are_forced_for_the_most_part(engine):
     assert 0.8 < calls.forced_share < 1
 
 
+def test_the_question_of_a_reused_prompt_is_new_to_the_engine(engine):
+    options = BenchOptions(repeats=1, prompt_tokens=(16,), gen_tokens=2)
+    first = measure(engine, options, [PING, PONG], ignore_step).first_token
+    assert first.prompt_tokens - first.reused_tokens > len("times 2 is what?")  # a token a byte
+
+
 def test_the_warm_up_is_told_and_not_counted(engine):
     steps = []
     options = BenchOptions(repeats=2, prompt_tokens=(8,), gen_tokens=2)

@@ -160,9 +160,10 @@ print("refused", refused)
 
 
 @pytest.mark.model
+@pytest.mark.parametrize("n_files", [20, pytest.param(60, marks=pytest.mark.heavy)])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_corrupt_header_never_kills_the_process(tmp_path, tiny, architecture):
-    n = int(os.environ.get("FUZZ_HEADERS", "60"))
+def test_a_corrupt_header_never_kills_the_process(tmp_path, tiny, architecture, n_files):
+    n = int(os.environ.get("FUZZ_HEADERS", n_files))
     header_bytes = read_gguf_header(tiny[architecture]).data_offset  # the metadata and the tensor list
     code = _CHILD.replace("HEADER_BYTES", str(header_bytes))
     command = [sys.executable, "-c", code, str(tiny[architecture]), str(tmp_path / "m.gguf"), "0", str(n)]

@@ -70,7 +70,10 @@ class ToolOffer:
         return tuple(tool for _, tools in sorted(self._revealed.items()) for tool in tools)
 
     def apply(self, request: ChatRequest) -> ChatRequest:
-        """The request with the tools that its conversation needs; its own tools stand in front of them."""
+        """The request with the tools that its conversation needs; its own tools stand in front of them.
+
+        Raises RetrievalError where a call is required and no tool has a word in common with what was said.
+        """
         given = parse_tools([tool.to_openai() if isinstance(tool, Tool) else tool for tool in request.tools])
         self._forget_what_changed(request.messages)
         known = {tool.name for tool in (*given, *self.tools, *self.revealed)}
@@ -81,6 +84,11 @@ class ToolOffer:
                 self._take(at, found)
             self._seen.append(request.messages[at])
         messages = [self._described(at, message, given) for at, message in enumerate(request.messages)]
+        if request.tool_choice == "required" and not (given or self.tools or self.revealed):
+            raise RetrievalError(
+                "tool_choice is 'required', and no tool of the catalogue fits what was asked; ask in the catalogue's words, "
+                "or search by meaning too (--embed-model)"
+            )
         return replace(
             request,
             messages=messages,

@@ -39,6 +39,13 @@ def make(entries=CATALOGUE, *, budget=10_000, k=5):
     return ToolOffer(ToolIndex.in_memory(entries), len, budget, k)
 
 
+def test_a_required_call_of_which_the_catalogue_has_no_tool_is_refused():
+    required = ChatRequest(messages=[user("xyzzy")], tool_choice="required")
+    with pytest.raises(RetrievalError, match="no tool of the catalogue fits"):
+        make().apply(required)
+    assert names(make().apply(replace(required, tools=[CLOCK])).tools) == ["clock"]
+
+
 def names(tools):
     return [tool.name for tool in tools]
 

@@ -86,8 +86,8 @@ class ToolOffer:
         messages = [self._described(at, message, given) for at, message in enumerate(request.messages)]
         if request.tool_choice == "required" and not (given or self.tools or self.revealed):
             raise RetrievalError(
-                "tool_choice is 'required', and no tool of the catalogue fits what was asked; ask in the catalogue's words, "
-                "or search by meaning too (--embed-model)"
+                "tool_choice is 'required', and no tool of the catalogue fits what was asked; "
+                "ask in the catalogue's words, or search by meaning too (--embed-model)"
             )
         return replace(
             request,

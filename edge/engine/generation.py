@@ -30,7 +30,7 @@ CLOSE_THINKING = "\n</think>\n\n"
 # It is asked when an eighth of what was left then is used: the answer saves the time of a call that will be withdrawn
 # anyway, and the matcher needs 0.2 ms a token for it.
 _NEARLY_OUT = 256
-# Greedy decoding begins an answer with a call where that is at least as likely as all other beginnings together.
+# At a low temperature an answer begins with a call where that is at least as likely as all other beginnings together.
 _CALLS_FROM = 0.5
 
 
@@ -211,16 +211,12 @@ class Generation:
             token = self._chain.sample_without(self._slot, banned)
 
     def _is_rather_text(self, token: int) -> bool:
-        """Whether greedy decoding is about to call a tool although text is likelier.
+        """Whether a low temperature is about to call a tool although text is likelier.
 
         Calls all begin with one token, texts with any of thousands. Token against token a call wins with a tenth of the
-        probability; what is to be chosen first is whether to call at all.
+        probability; what is to be chosen first is whether to call at all. At temperature 1 the draw is fair by itself.
         """
-        if (
-            not (self.plan.tools and self._chain.is_greedy)
-            or self.draft.has_begun
-            or self._parser.in_thinking
-        ):
+        if not (self.plan.tools and self._chain.is_sharp) or self.draft.has_begun or self._parser.in_thinking:
             return False
         opening = self._opening_tokens()
         return token in opening and self._chain.probability(self._slot, list(opening)) < _CALLS_FROM

@@ -34,6 +34,8 @@ _LIKELY_PER_NEEDED, _LIKELY_AT_LEAST = 8, 64
 # A level of the tree with more tokens than this costs more than testing the likeliest.
 _WIDE_LEVEL = 512
 _MAX_TRIES = 64  # tokens tried at one place before it is given up
+# At 0.3 a token of half another's probability is drawn a tenth as often.
+_SHARP_TEMPERATURE = 0.3
 _MAX_SEED = 0xFFFFFFFE  # 0xFFFFFFFF asks llama.cpp for a random one
 
 
@@ -125,14 +127,14 @@ class SamplerChain:
         ]
 
     @property
-    def is_greedy(self) -> bool:
-        """Whether the likeliest token is taken."""
-        return not self._options.temperature
+    def is_sharp(self) -> bool:
+        """Whether the likeliest token is taken, all but always."""
+        return (self._options.temperature or 0.0) <= _SHARP_TEMPERATURE
 
     @property
     def n_kept(self) -> int | None:
         """How many of the likeliest tokens decide the draw; None when all do."""
-        return 1 if self.is_greedy else self._options.top_k or None
+        return 1 if not self._options.temperature else self._options.top_k or None
 
     def sample(self, slot: Slot) -> int:
         """A token from the whole vocabulary, by the logits of the last decoded token."""

@@ -162,9 +162,10 @@ def test_text_that_must_come_is_not_sampled(tiny_engine):
     assert ask(tiny_engine, force_text=False, **options).usage.forced_tokens == 1
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.1])
 @pytest.mark.parametrize(("p_call", "calls"), [(0.45, False), (0.55, True)])
-def test_greedy_decoding_calls_only_where_a_call_is_likelier_than_all_texts_together(
-    tiny_engine, monkeypatch, p_call, calls
+def test_a_low_temperature_calls_only_where_a_call_is_likelier_than_all_texts_together(
+    tiny_engine, monkeypatch, p_call, calls, temperature
 ):
     vocab = tiny_engine.model.vocab
     opener = vocab.tokenize("<tool_call>")[0]
@@ -177,9 +178,9 @@ def test_greedy_decoding_calls_only_where_a_call_is_likelier_than_all_texts_toge
     monkeypatch.setattr(SamplerChain, "logits", lambda self, slot: logits)
     monkeypatch.setattr(SamplerChain, "sample", lambda self, slot: opener)
     monkeypatch.setattr(Generation, "_may_open", lambda self, n_opener_bytes: True)
-    ask(tiny_engine, tools=[PING], max_tokens=1, temperature=0.0)
+    ask(tiny_engine, tools=[PING], max_tokens=1, temperature=temperature)
     assert (tiny_engine.last_generation.tokens == [opener]) is calls
-    ask(tiny_engine, tools=[PING], max_tokens=1, temperature=1.5)
+    ask(tiny_engine, tools=[PING], max_tokens=1, temperature=1.0)
     assert tiny_engine.last_generation.tokens == [opener]  # drawn: it stays
 
 

@@ -52,8 +52,7 @@ def made(tmp_path, model, board=ORIN):
 def test_it_unpacks_to_one_folder_that_sha256sum_accepts(tmp_path, model, no_pip):
     found = made(tmp_path, model)
     assert found.path.name == "smoltools-edge-bundle-jetson-orin-nano-8gb.tar"
-    with tarfile.open(found.path) as archive:
-        archive.extractall(tmp_path, filter="data")
+    subprocess.run(["tar", "-xf", found.path, "-C", tmp_path], check=True)
     folder = tmp_path / "smoltools-edge-bundle-jetson-orin-nano-8gb"
     check = subprocess.run(
         ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=folder, check=False

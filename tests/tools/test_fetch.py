@@ -285,6 +285,6 @@ def test_get_webpage_gives_the_text_of_a_page(web, builtin):
     "html", ["<" * 300_000, "<a" * 200_000, "<!--" * 200_000, "<div>" * 200_000, "&" * 300_000]
 )
 def test_hostile_pages_do_not_take_long(html):
-    started = time.monotonic()
+    started = time.process_time()
     page_text(html)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5

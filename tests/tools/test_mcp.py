@@ -174,6 +174,7 @@ def test_a_server_that_does_not_start_is_a_note_and_the_others_work():
         session.servers.close()
 
 
+@pytest.mark.heavy
 def test_real_servers_tell_the_time_read_a_repository_and_fetch_a_page(tmp_path, web):
     repository = tmp_path / "repository"
     git = ["git", "-C", str(repository), "-c", "user.name=t", "-c", "user.email=t@example.org"]

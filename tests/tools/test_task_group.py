@@ -48,3 +48,12 @@ def test_a_command_runs_unbounded_where_no_group_can_be_made(tmp_path, monkeypat
     monkeypatch.setattr(module, "_MOUNT", tmp_path / "not mounted")
     with task_group(6) as prefix:
         assert prefix == []
+
+
+def test_a_command_runs_unbounded_where_the_group_cannot_be_joined(tmp_path, monkeypatch):
+    closed = tmp_path / "group"
+    (closed / "cgroup.procs").mkdir(parents=True)  # nobody can write there
+    monkeypatch.setattr(module, "_made", lambda n_tasks: closed)
+    monkeypatch.setattr(module, "_END_WITHIN_S", 0.05)
+    with task_group(6) as prefix:
+        assert prefix == []

@@ -84,7 +84,7 @@ def kept(make: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(make)
     def known_or_made(*args: P.args, **kwargs: P.kwargs) -> T:
-        key = (make, args)
+        key = (make, args, tuple(sorted(kwargs.items())))
         value = KEPT.get(key, _ABSENT)
         if value is _ABSENT:
             value = make(*args, **kwargs)

@@ -120,3 +120,11 @@ def test_a_reader_that_is_no_longer_kept_goes_on(small):
 
 def test_a_schema_that_is_asked_for_again_is_the_same(small):
     assert compile_schema(hostile(0)) is compile_schema(hostile(0))
+
+
+def test_arguments_by_name_are_other_values(small):
+    @kept
+    def doubled(n, *, factor=2):
+        return n * factor
+
+    assert [doubled(3), doubled(3, factor=5), doubled(3)] == [6, 15, 6]

@@ -1,7 +1,7 @@
 """Writes training examples, one group of dialogues a line, and prints how many there are of each scenario.
 
     python -m demo.compose --out examples.jsonl [--examples 9500] [--seed 7] [--without GLOB]
-        [--settings-share 0.5]
+    
 
 The same seed gives the same bytes.
 """
@@ -31,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
             settings_share=args.settings_share,
             varies_order=args.vary_order,
             easy_share=args.easy_share,
+            answered_share=args.answered_share,
         )
         counts = write_examples(composer, args.examples, args.out)
     except (MaterialError, OSError) as exc:
@@ -69,6 +70,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--easy-share", type=float, default=1.0, help="of the dialogues with one call or parallel ones alone"
+    )
+    parser.add_argument(
+        "--answered-share",
+        type=float,
+        default=1.0,
+        help="of those, how many go on to the result and the answer",
     )
     parser.add_argument(
         "--vary-order", action="store_true", help="parameters in any order, and among ones that nobody uses"

@@ -47,8 +47,8 @@ class Group:
 
 class Composer:
     """Draws groups. held_out: what the evaluation uses and training must not. settings_share: of the groups, where the
-    material has settings. easy_share: of the dialogues that only choose and fill, how many stay. dropped: what was left
-    out, and why."""
+    material has settings. easy_share: of the dialogues that only choose and fill, how many stay. answered_share: of
+    those, how many go on to the result and the answer. dropped: what was left out, and why."""
 
     def __init__(
         self,
@@ -59,6 +59,7 @@ class Composer:
         settings_share: float = 0.5,
         varies_order: bool = False,
         easy_share: float = 1.0,
+        answered_share: float = 1.0,
     ) -> None:
         self._rng = random.Random(seed)
         self._stock = Stock(material, self._rng, held_out)
@@ -66,6 +67,7 @@ class Composer:
         self._settings_share = settings_share
         self._varies_order = varies_order
         self._easy_share = easy_share
+        self._answered_share = answered_share
         self.dropped = Counter[str]()
 
     def groups(self, n_examples: int) -> Iterator[Group]:
@@ -158,8 +160,14 @@ class Composer:
         if made is not None and any(map(self._held_out.has_text, _user_texts(made))):
             self.dropped["like a sentence of the evaluation"] += 1
             return None
-        if made is not None and self._easy_share < 1 and made["scenario"] in _EASY:
-            return made if self._rng.random() < self._easy_share else None
+        return self._thinned(made) if made is not None and made["scenario"] in _EASY else made
+
+    def _thinned(self, made: Branch) -> Branch | None:
+        """What only chooses and fills has plenty of answers after a result, and calls there are few."""
+        if self._easy_share < 1 and self._rng.random() >= self._easy_share:
+            return None
+        if self._answered_share < 1 and self._rng.random() >= self._answered_share:
+            return {**made, "messages": _up_to_last_call(made["messages"])}
         return made
 
     def _group(
@@ -218,3 +226,11 @@ class Composer:
 
 def _user_texts(dialog: Branch) -> tuple[str, ...]:
     return tuple(message["content"] for message in dialog["messages"] if message["role"] == "user")
+
+
+def _up_to_last_call(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without the results of the last call and the answer; as it is where more than one answer follows them."""
+    calls = [place for place, message in enumerate(messages) if message.get("tool_calls")]
+    behind = messages[calls[-1] + 1 :] if calls else messages
+    is_answered = [message["role"] for message in behind if message["role"] != "tool"] == ["assistant"]
+    return list(messages[: calls[-1] + 1]) if is_answered else list(messages)

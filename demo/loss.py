@@ -13,6 +13,8 @@ from demo.packs import Branch, Pack
 
 # The first tokens of an answer decide whether it is a call. One token in forty, and everything hangs on the first.
 _DECIDING = (4.0, 1.0, 1.0)
+# Which tool it is: one token in ten of a call.
+_NAME = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ def _weighted(branch: Branch, call_ids: tuple[int, ...], text_weight: float) -> 
             is_call = branch.ids[place : place + len(call_ids)] == call_ids
         if is_target:
             deciding = _DECIDING[n_said - 1] if n_said <= len(_DECIDING) else 0.0
-            weighted.append((place, deciding or (1.0 if is_call else text_weight)))
+            rest = _NAME if branch.is_name[place] else 1.0 if is_call else text_weight
+            weighted.append((place, deciding or rest))
     return weighted
 
 

@@ -8,6 +8,7 @@ to the model like a conversation of its own (`attention.py`).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +24,17 @@ TEMPLATE = Path(__file__).parent / "chat_template.jinja"
 _ANSWER = "<|im_start|>assistant\n"
 _END = "<|im_end|>"
 _FIRST = "<|im_start|>user\n"
+_CALLED = re.compile(r'<tool_call>\n\{"name": "([^"]*)"')
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """ids: behind the shared beginning. is_target: for each id, whether the model is to learn it."""
+    """ids: behind the shared beginning. is_target: for each id, whether the model is to learn it. is_name: whether it
+    is of the name of a tool that is called."""
 
     ids: tuple[int, ...]
     is_target: tuple[bool, ...]
+    is_name: tuple[bool, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +100,16 @@ def _branch(text: str, trained: Sequence[bool], tokenizer: Tokenizer) -> Branch:
     """Cut where the answers begin and end, so that the ids are those that decoding sees and makes."""
     ids: list[int] = []
     is_target: list[bool] = []
+    is_name: list[bool] = []
 
     def add(part: str, learned: bool) -> None:
-        new = tokenizer.encode(part, add_special_tokens=False).ids
-        ids.extend(new)
-        is_target.extend([learned] * len(new))
+        new = tokenizer.encode(part, add_special_tokens=False)
+        ids.extend(new.ids)
+        is_target.extend([learned] * len(new.ids))
+        names = [match.span(1) for match in _CALLED.finditer(part)] if learned else []
+        is_name.extend(
+            any(begin < stop and start < end for start, stop in names) for begin, end in new.offsets
+        )
 
     before, *answers = text.split(_ANSWER)
     for number, answer in enumerate(answers):
@@ -108,4 +117,4 @@ def _branch(text: str, trained: Sequence[bool], tokenizer: Tokenizer) -> Branch:
         said, end, before = answer.partition(_END)
         add(said + end, learned=trained[number])
     # What follows the last answer teaches nothing.
-    return Branch(tuple(ids), tuple(is_target))
+    return Branch(tuple(ids), tuple(is_target), tuple(is_name))

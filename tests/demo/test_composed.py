@@ -161,6 +161,33 @@ def test_no_slot_stays_open(groups):
                 assert not slot.search(text), text
 
 
+def _dialogs(material, n_examples: int, **shares: float) -> list[dict]:
+    groups = Composer(material, SEED, HeldOut.read(), **shares).groups(n_examples)
+    return [dialog for group in groups for dialog in group.dialogs]
+
+
+def test_no_easy_dialogue_stays_where_none_is_wanted(material):
+    scenarios = {dialog["scenario"] for dialog in _dialogs(material, 300, easy_share=0.0)}
+    assert scenarios == set(SCENARIOS) - {"single_tool", "multi_tool_parallel"}
+
+
+def test_an_easy_dialogue_that_is_not_answered_ends_with_its_call_and_others_stay_whole(material):
+    ends: dict[str, Counter[str]] = {}
+    for dialog in _dialogs(material, 600, answered_share=0.0):
+        messages = dialog["messages"]
+        is_cut = bool(messages[-1].get("tool_calls"))
+        is_thanked = [m["role"] for m in messages[-3:]] == ["assistant", "user", "assistant"]
+        ends.setdefault(dialog["scenario"], Counter())[
+            "cut" if is_cut else "thanked" if is_thanked else "whole"
+        ] += 1
+        assert list(calls(dialog)) or dialog["scenario"] in ("no_tool_needed", "reasoning_heavy"), dialog
+    for easy in ("single_tool", "multi_tool_parallel"):
+        assert ends[easy]["cut"] > 5 * ends[easy]["thanked"], ends
+        assert not ends[easy]["whole"], ends
+    assert ends["error_recovery"]["whole"] > ends["error_recovery"]["cut"], ends
+    assert ends["multi_tool_sequential"]["whole"] > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -9,6 +9,7 @@ import pytest
 from demo.packs import TEMPLATE, read_packs
 from edge.chat.template import ChatTemplate, render_prompt
 from edge.grammar.tools import parse_tools
+from tests.demo.support import calls
 
 N_GROUPS = 60
 WEATHER = {
@@ -99,6 +100,20 @@ def test_targets_are_the_assistants_texts_to_their_end_and_nothing_else(some_gro
                 if m["role"] == "assistant" and m.get("train", True)
             ]
             assert tokenizer.decode(learned, skip_special_tokens=False) == "".join(said)
+
+
+def test_names_are_those_of_the_calls_that_are_learned(some_groups, write, tokenizer):
+    packs = read_packs(write(some_groups), tokenizer, max_tokens=100_000)
+    n_named = 0
+    for group, pack in zip(some_groups, packs, strict=True):
+        for dialog, branch in zip(group["dialogs"], pack.branches, strict=True):
+            named = tokenizer.decode(
+                [id_ for id_, is_name in zip(branch.ids, branch.is_name, strict=True) if is_name]
+            )
+            called = [call["name"] for call in calls(dialog)]
+            assert named == "".join(called), dialog
+            n_named += len(called)
+    assert n_named > N_GROUPS
 
 
 def dialog(*messages: dict, scenario: str = "single_tool") -> dict:

@@ -196,13 +196,13 @@ def weight_by_hand(branch: Branch, place: int, call_ids: list[int]) -> float:
     while start and branch.is_target[start - 1]:
         start -= 1
     is_call = list(branch.ids[start : start + len(call_ids)]) == call_ids
-    if place == start:
+    if place == start or branch.is_name[place]:
         return 4.0
     return 1.0 if is_call or place - start < 3 else 0.5
 
 
 def test_positions_go_on_from_the_beginnings_end_in_every_branch():
-    branch = Branch((7, 8), (False, True))
+    branch = Branch((7, 8), (False, True), (False, False))
     layout = laid_out(Pack((1, 2, 3), (branch, branch)))
     assert layout.ids == (1, 2, 3, 7, 8, 7, 8)
     assert layout.positions == (0, 1, 2, 3, 4, 3, 4)

@@ -1,7 +1,6 @@
 """Writes training examples, one group of dialogues a line, and prints how many there are of each scenario.
 
-    python -m demo.compose --out examples.jsonl [--examples 9500] [--seed 7] [--without GLOB]
-    
+    python -m demo.compose --out examples.jsonl [--examples 9500] [--seed 7] [--without GLOB] [shares, see --help]
 
 The same seed gives the same bytes.
 """

@@ -17,7 +17,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/python -m edge.examples.demo
 
 test: lint
-	$(BIN)/python -m pytest -m "not oracle and not heavy and not device"
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not oracle and not heavy and not device"
 
 check: test
 

@@ -50,6 +50,11 @@ def _check(args: argparse.Namespace) -> None:
         raise MaterialError(f"{args.out} is a folder; --out names the file to write")
     if args.examples < 1:
         raise MaterialError(f"--examples is {args.examples}; at least 1 is needed")
+    for name in ("settings_share", "easy_share", "answered_share"):
+        if not 0 <= getattr(args, name) <= 1:
+            raise MaterialError(
+                f"--{name.replace('_', '-')} is {getattr(args, name)}; a share lies between 0 and 1"
+            )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -195,6 +195,11 @@ def test_an_easy_dialogue_that_is_not_answered_ends_with_its_call_and_others_sta
         (["--out", "."], ". is a folder; --out names the file to write"),
         (["--out", "x.jsonl", "--without", "*"], "no *.yaml to read; there are core_dialogs_1"),
         (["--out", "x.jsonl", "--examples", "0"], "--examples is 0; at least 1 is needed"),
+        (
+            ["--out", "x.jsonl", "--answered-share", "5"],
+            "--answered-share is 5.0; a share lies between 0 and 1",
+        ),
+        (["--out", "x.jsonl", "--easy-share", "nan"], "--easy-share is nan; a share lies between 0 and 1"),
     ],
 )
 def test_the_command_says_in_one_line_what_is_wrong(arguments, told, tmp_path, capsys, monkeypatch):

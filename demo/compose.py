@@ -31,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
             varies_order=args.vary_order,
             easy_share=args.easy_share,
             answered_share=args.answered_share,
+            finished_share=args.finished_share,
         )
         counts = write_examples(composer, args.examples, args.out)
     except (MaterialError, OSError) as exc:
@@ -50,7 +51,7 @@ def _check(args: argparse.Namespace) -> None:
         raise MaterialError(f"{args.out} is a folder; --out names the file to write")
     if args.examples < 1:
         raise MaterialError(f"--examples is {args.examples}; at least 1 is needed")
-    for name in ("settings_share", "easy_share", "answered_share"):
+    for name in ("settings_share", "easy_share", "answered_share", "finished_share"):
         if not 0 <= getattr(args, name) <= 1:
             raise MaterialError(
                 f"--{name.replace('_', '-')} is {getattr(args, name)}; a share lies between 0 and 1"
@@ -80,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=1.0,
         help="of those, how many go on to the result and the answer",
+    )
+    parser.add_argument(
+        "--finished-share",
+        type=float,
+        default=1.0,
+        help="of the others, how many go on behind their last call",
     )
     parser.add_argument(
         "--vary-order", action="store_true", help="parameters in any order, and among ones that nobody uses"

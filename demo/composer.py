@@ -48,7 +48,8 @@ class Group:
 class Composer:
     """Draws groups. held_out: what the evaluation uses and training must not. settings_share: of the groups, where the
     material has settings. easy_share: of the dialogues that only choose and fill, how many stay. answered_share: of
-    those, how many go on to the result and the answer. dropped: what was left out, and why."""
+    those, how many go on to the result and the answer. finished_share: of the others, how many go on behind their last
+    call. dropped: what was left out, and why."""
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class Composer:
         varies_order: bool = False,
         easy_share: float = 1.0,
         answered_share: float = 1.0,
+        finished_share: float = 1.0,
     ) -> None:
         self._rng = random.Random(seed)
         self._stock = Stock(material, self._rng, held_out)
@@ -68,6 +70,7 @@ class Composer:
         self._varies_order = varies_order
         self._easy_share = easy_share
         self._answered_share = answered_share
+        self._finished_share = finished_share
         self.dropped = Counter[str]()
 
     def groups(self, n_examples: int) -> Iterator[Group]:
@@ -160,15 +163,19 @@ class Composer:
         if made is not None and any(map(self._held_out.has_text, _user_texts(made))):
             self.dropped["like a sentence of the evaluation"] += 1
             return None
-        return self._thinned(made) if made is not None and made["scenario"] in _EASY else made
+        return self._thinned(made) if made is not None else None
 
     def _thinned(self, made: Branch) -> Branch | None:
-        """What only chooses and fills has plenty of answers after a result, and calls there are few."""
-        if self._easy_share < 1 and self._rng.random() >= self._easy_share:
+        """There are plenty of answers after a result, and calls there are few."""
+        is_easy = made["scenario"] in _EASY
+        if is_easy and not self._draws(self._easy_share):
             return None
-        if self._answered_share < 1 and self._rng.random() >= self._answered_share:
-            return {**made, "messages": _up_to_last_call(made["messages"])}
-        return made
+        goes_on = self._draws(self._answered_share if is_easy else self._finished_share)
+        return made if goes_on else {**made, "messages": _up_to_last_call(made["messages"])}
+
+    def _draws(self, share: float) -> bool:
+        # Where everything stays nothing is drawn: what follows depends on every draw.
+        return share == 1 or self._rng.random() < share
 
     def _group(
         self, dialogs: Sequence[Branch | None], views: Mapping[str, ToolView], *, system: Callable[[], str]

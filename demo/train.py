@@ -61,6 +61,12 @@ def _parser() -> argparse.ArgumentParser:
     # Without these, the run has what Settings says.
     parser.add_argument("--packs-a-step", type=int, default=argparse.SUPPRESS)
     parser.add_argument("--learning-rate", type=float, default=argparse.SUPPRESS)
+    parser.add_argument(
+        "--text-weight",
+        type=float,
+        default=argparse.SUPPRESS,
+        help="of a token of plain text, against 1 for one of a call",
+    )
     return parser
 
 
@@ -71,7 +77,7 @@ def _check(settings: Settings) -> None:
     for path in needed:
         if not path.is_file():
             raise TrainError(f"{path} is not there; README.md says how it is made")
-    for name in ("minutes", "processes", "packs_a_step", "learning_rate"):
+    for name in ("minutes", "processes", "packs_a_step", "learning_rate", "text_weight"):
         if getattr(settings, name) <= 0:
             raise TrainError(f"--{name.replace('_', '-')} must be above 0, got {getattr(settings, name)}")
 

@@ -188,6 +188,23 @@ def test_an_easy_dialogue_that_is_not_answered_ends_with_its_call_and_others_sta
     assert ends["multi_tool_sequential"]["whole"] > 0
 
 
+def test_a_dialogue_that_is_not_finished_ends_with_its_last_call_and_text_alone_stays(material):
+    n_cut = Counter[str]()
+    for dialog in _dialogs(material, 600, finished_share=0.0):
+        messages = dialog["messages"]
+        if messages[-1].get("tool_calls"):
+            n_cut[dialog["scenario"]] += 1
+            assert messages[-1].get("train") is not False, dialog
+            continue
+        last_call = max((i for i, m in enumerate(messages) if m.get("tool_calls")), default=None)
+        behind = messages if last_call is None else messages[last_call + 1 :]
+        # Nothing is called, or more was said than the answer to the last results; easy ones have their own share.
+        n_said = sum(m["role"] != "tool" for m in behind)
+        is_easy = dialog["scenario"] in ("single_tool", "multi_tool_parallel")
+        assert is_easy or last_call is None or n_said != 1, dialog
+    assert min(n_cut[s] for s in ("error_recovery", "multi_tool_sequential", "reasoning_heavy")) > 10, n_cut
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -198,6 +215,10 @@ def test_an_easy_dialogue_that_is_not_answered_ends_with_its_call_and_others_sta
         (
             ["--out", "x.jsonl", "--answered-share", "5"],
             "--answered-share is 5.0; a share lies between 0 and 1",
+        ),
+        (
+            ["--out", "x.jsonl", "--finished-share", "-1"],
+            "--finished-share is -1.0; a share lies between 0 and 1",
         ),
         (["--out", "x.jsonl", "--easy-share", "nan"], "--easy-share is nan; a share lies between 0 and 1"),
     ],

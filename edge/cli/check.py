@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -201,11 +201,20 @@ def _spec(text: str, endpoint_model: str, endpoint_key: str) -> VariantSpec:
 
 
 def _check_folder(report: Path) -> None:
-    """Refuses a place that cannot become a folder before hours are spent on what would go there."""
+    """Refuses a place that cannot become a folder before hours are spent on what would go there.
+
+    Leaves no folder behind: what is asked for may yet be refused.
+    """
+    made: list[Path] = []
     try:
+        made = [place for place in (report, *report.parents) if not place.exists()]
         report.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise RequestError(f"the report folder {report} cannot be made: {exc.strerror or exc}") from None
+    finally:
+        for place in made:
+            with suppress(OSError):
+                place.rmdir()
 
 
 def _work_folder(report: Path | None) -> Path:

@@ -95,12 +95,20 @@ def test_known_errors_are_one_line(cli, cases, tiny_files, tmp_path):  # noqa: F
     bad = tmp_path / "bad.jsonl"
     bad.write_text("nonsense\n")
     (tmp_path / "file").write_text("")
+    (tmp_path / "lost").symlink_to(tmp_path / "gone")
     one, other = tiny_files["f32"], tiny_files["stranger"]
     for args, said in (
         ((one, other, "--eval", bad), "line 1: not JSON"),
         ((one, other, "--eval", cases), "--force-compare"),
         ((one, tmp_path / "none.gguf", "--eval", cases), "none.gguf"),
-        ((one, one, "--eval", cases, "--report", tmp_path / "file"), "cannot be made"),
+        ((one, one, "--eval", cases, "--report", tmp_path / "file"), "cannot be made: File exists"),
+        (
+            (one, one, "--eval", cases, "--report", tmp_path / "file" / "in"),
+            "cannot be made: Not a directory",
+        ),
+        ((one, one, "--eval", cases, "--report", tmp_path / "lost"), "cannot be made: File exists"),
+        ((one, one, "--eval", cases, "--report", tmp_path / "report" / ("x" * 300)), "File name too long"),
+        ((one, tmp_path / "none.gguf", "--eval", cases, "--report", tmp_path / "report"), "none.gguf"),
         ((one, one, "--eval", bad, "--report", tmp_path / "report"), "line 1: not JSON"),
         ((one, "transformers:/nowhere", "--eval", cases), "holds no config.json"),
         ((one, one, "--eval", cases, "--tools", tmp_path / "none.json"), "tools file"),

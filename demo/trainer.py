@@ -6,13 +6,11 @@ summed. A run that is started again in the same folder goes on from the last che
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import random
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,8 @@ from transformers import AttentionInterface, AutoModelForCausalLM
 
 from demo.loss import pack_loss, packed_attention, targets
 from demo.packs import Pack, read_packs
+from demo.settings import Settings
+from demo.start import Start, read_start, write_start
 
 # Named as the hub names it, so that an adapter's config holds no folder of whoever trained it.
 BASE_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -32,43 +32,10 @@ _CHECKPOINT_EVERY_S = 300.0
 _VALIDATE_EVERY = 60  # steps
 _N_VALIDATION = 16  # packs
 _WINDOW = 64  # packs that are ordered among themselves
-# What may differ when a run goes on: where things are and for how long.
-_FREE_TO_CHANGE = {"base", "examples", "out", "minutes", "continues"}
-# What decides the form of the adapter, and so which run's weights fit.
-_OF_THE_ADAPTER = {"rank", "alpha", "first_layer"}
-
-
-class TrainError(Exception):
-    """A run that cannot begin; the message says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """A run. text_weight: of a token of plain text, against 1 for a token of a call.
-
-    continues: a run whose weights and optimizer this one takes over, on other examples and with a schedule of its own.
-    first_layer: the layers below it stay as they are, which saves their part of the backward pass.
-    """
-
-    base: str
-    examples: str
-    out: str
-    minutes: float
-    processes: int
-    packs_a_step: int = 4
-    learning_rate: float = 1.2e-3
-    warmup_steps: int = 25
-    rank: int = 20
-    alpha: int = 40
-    first_layer: int = 6
-    max_tokens: int = 1500
-    text_weight: float = 0.5
-    continues: str = ""
-    seed: int = 7
 
 
 class Trainer:
-    """rank: the number of this process. Raises TrainError where `out` holds a run of other settings."""
+    """rank: the number of this process. Raises TrainError where what the run is to go on from does not fit."""
 
     def __init__(self, rank: int, settings: Settings) -> None:
         self._rank, self._settings = rank, settings
@@ -121,38 +88,31 @@ class Trainer:
 
     def save(self) -> None:
         """Writes the checkpoint from which the run can go on."""
-        if self._rank != 0:
-            return
-        state = {
-            "trained": [p.detach().cpu() for p in self._trained],
-            "optimizer": self._optimizer.state_dict(),
-            "step": self._step,
-            "first_step": self._first_step,
-            "elapsed_before_s": self._elapsed_before_s,
-            "elapsed_s": self._elapsed_s,
-            "n_tokens": self._n_tokens,
-            "settings": asdict(self._settings),
-            "examples_sha256": _sha256(Path(self._settings.examples)),
-        }
-        part = self._out / "checkpoint.part"
-        torch.save(state, part)
-        part.replace(self._out / "checkpoint.pt")
-        self._saved_s = time.monotonic()
+        if self._rank == 0:
+            start = Start(
+                trained=[p.detach().cpu() for p in self._trained],
+                optimizer=self._optimizer.state_dict(),
+                step=self._step,
+                first_step=self._first_step,
+                elapsed_s=self._elapsed_s,
+                elapsed_before_s=self._elapsed_before_s,
+                n_tokens=self._n_tokens,
+            )
+            write_start(start, self._settings)
+            self._saved_s = time.monotonic()
 
     def _load(self) -> None:
-        is_own = (self._out / "checkpoint.pt").exists()
-        if not is_own and not self._settings.continues:
+        names = [name for name, p in self._model.named_parameters() if p.requires_grad]
+        start = read_start(self._settings, names)
+        if start is None:
             return
-        source = (self._out if is_own else Path(self._settings.continues)) / "checkpoint.pt"
-        state = torch.load(source, weights_only=True)
-        _check_fits(state, self._settings, source, is_own=is_own)
         with torch.no_grad():
-            for parameter, saved in zip(self._trained, state["trained"], strict=True):
+            for parameter, saved in zip(self._trained, start.trained, strict=True):
                 parameter.copy_(saved)
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._step, self._elapsed_s, self._n_tokens = state["step"], state["elapsed_s"], state["n_tokens"]
-        self._first_step = state["first_step"] if is_own else self._step
-        self._elapsed_before_s = state["elapsed_before_s"] if is_own else self._elapsed_s
+        if start.optimizer is not None:
+            self._optimizer.load_state_dict(start.optimizer)
+        self._step, self._elapsed_s, self._n_tokens = start.step, start.elapsed_s, start.n_tokens
+        self._first_step, self._elapsed_before_s = start.first_step, start.elapsed_before_s
 
     def _update(self, rate: float) -> float:
         """One step's loss a weighted token; the gradients of all processes move the weights of each."""
@@ -279,22 +239,3 @@ def _gradient(parameter: torch.Tensor) -> torch.Tensor:
     # A process without a pack in this step has none.
     gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
     return gradient.flatten().cpu()
-
-
-def _check_fits(state: dict[str, Any], settings: Settings, source: Path, *, is_own: bool) -> None:
-    """is_own: the run itself goes on, so that nothing may have changed; else only the adapter must fit."""
-    before, now = state["settings"], asdict(settings)
-    compared = now.keys() - _FREE_TO_CHANGE if is_own else _OF_THE_ADAPTER
-    for name in sorted(compared):
-        if before[name] != now[name]:
-            raise TrainError(
-                f"{source} is of a run with {name} {before[name]}, not {now[name]}; use the same or another --out"
-            )
-    if is_own and state.get("examples_sha256") not in (None, _sha256(Path(settings.examples))):
-        raise TrainError(
-            f"{source} is of a run on other examples than {settings.examples}; use another --out"
-        )
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

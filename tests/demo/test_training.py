@@ -16,8 +16,9 @@ pytest.importorskip("transformers")
 from demo.attention import attend  # noqa: E402
 from demo.loss import laid_out, pack_loss, targets  # noqa: E402
 from demo.packs import Branch, Pack, read_packs  # noqa: E402
+from demo.settings import Settings, TrainError  # noqa: E402
 from demo.train import main, train  # noqa: E402
-from demo.trainer import Settings, Trainer, TrainError, adapted_model, evened, share  # noqa: E402
+from demo.trainer import Trainer, adapted_model, evened, share  # noqa: E402
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
 
@@ -270,6 +271,28 @@ def test_a_run_takes_over_from_another_on_other_examples(settings, alone, tmp_pa
     assert not torch.equal(*(next(iter(weights_of(run.out).values())) for run in (before, after)))
 
 
+def test_a_run_begins_with_the_weights_of_an_adapter(settings, alone):
+    before = settings("before")
+    Path(before.out).mkdir()
+    Trainer(0, before).train()
+    adapter = Path(before.out) / "adapter"
+    after = settings("after", continues=str(adapter), minutes=1e-9)
+    Path(after.out).mkdir()
+    Trainer(0, after).train()
+    assert [record["step"] for record in log_of(after)] == [0]
+    expected, found = weights_of(before.out), weights_of(after.out)
+    assert any(tensor.abs().max() > 0 for name, tensor in found.items() if "lora_B" in name)
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, found[name]), name
+    Path(after.out, "checkpoint.pt").unlink()
+    with pytest.raises(TrainError, match="rank 4, not 5"):
+        Trainer(0, settings("after", continues=str(adapter), rank=5))
+    (adapter / "adapter_model.safetensors").write_bytes(b"no")
+    with pytest.raises(TrainError, match="holds no adapter of this model that can be read"):
+        Trainer(0, settings("after", continues=str(adapter)))
+
+
 def log_of(settings: Settings) -> list[dict]:
     return [json.loads(line) for line in (Path(settings.out) / "log.jsonl").read_text().splitlines()]
 
@@ -326,4 +349,14 @@ def test_the_command_says_in_one_line_what_is_missing(tmp_path, capsys):
     assert main(given) == 1
     (error,) = capsys.readouterr().err.splitlines()
     assert "config.json is not there" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_refuses_what_it_cannot_go_on_from(base, examples, tmp_path, capsys):
+    given = ["--base", str(base), "--examples", str(examples), "--out", str(tmp_path / "run")]
+    assert main([*given, "--continues", str(tmp_path)]) == 1
+    (error,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path} holds neither checkpoint.pt nor adapter_model.safetensors" in error
+    assert main([*given, "--text-weight", "0"]) == 1
+    assert "--text-weight must be above 0, got 0.0" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -1,0 +1,101 @@
+"""What a training run goes on from: its own checkpoint, that of another run, or an adapter."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from demo.settings import Settings, TrainError
+
+CHECKPOINT = "checkpoint.pt"
+ADAPTER = "adapter_model.safetensors"
+# What may differ when a run goes on: where things are and for how long.
+_FREE_TO_CHANGE = {"base", "examples", "out", "minutes", "continues"}
+# What decides the form of the adapter, and so which weights fit.
+_OF_THE_ADAPTER = {"rank", "alpha", "first_layer"}
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a run stands. trained: the adapter's tensors, in the model's order. optimizer: None where only weights are
+    known. first_step, elapsed_before_s: of the run that this one continues. elapsed_s: over all of them."""
+
+    trained: list[torch.Tensor]
+    optimizer: dict[str, Any] | None = None
+    step: int = 0
+    first_step: int = 0
+    elapsed_s: float = 0.0
+    elapsed_before_s: float = 0.0
+    n_tokens: int = 0
+
+
+def write_start(start: Start, settings: Settings) -> None:
+    """Writes the checkpoint into `settings.out`; the one before stays until it is complete."""
+    state = {field.name: getattr(start, field.name) for field in fields(start)}
+    state |= {"settings": asdict(settings), "examples_sha256": _sha256(Path(settings.examples))}
+    path = Path(settings.out) / CHECKPOINT
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    part.replace(path)
+
+
+def read_start(settings: Settings, names: Sequence[str]) -> Start | None:
+    """names: of the trained parameters, as peft calls them. None where nothing came before. Raises TrainError where
+    what came before does not fit."""
+    own = Path(settings.out) / CHECKPOINT
+    if own.exists():
+        return _of_checkpoint(own, settings, is_own=True)
+    if not settings.continues:
+        return None
+    folder = Path(settings.continues)
+    if (folder / CHECKPOINT).exists():
+        return _of_checkpoint(folder / CHECKPOINT, settings, is_own=False)
+    return Start(_of_adapter(folder, settings, names))
+
+
+def _of_checkpoint(path: Path, settings: Settings, *, is_own: bool) -> Start:
+    """is_own: the run itself goes on, so that nothing may have changed; else only the adapter must fit."""
+    state = torch.load(path, weights_only=True)
+    now = asdict(settings)
+    _check_same(path, state["settings"], now, now.keys() - _FREE_TO_CHANGE if is_own else _OF_THE_ADAPTER)
+    if is_own and state["examples_sha256"] != _sha256(Path(settings.examples)):
+        raise TrainError(f"{path} is of a run on other examples than {settings.examples}; use another --out")
+    if not is_own:
+        state |= {"first_step": state["step"], "elapsed_before_s": state["elapsed_s"]}
+    return Start(**{field.name: state[field.name] for field in fields(Start)})
+
+
+def _of_adapter(folder: Path, settings: Settings, names: Sequence[str]) -> list[torch.Tensor]:
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        tensors = load_file(folder / ADAPTER)
+        before = {
+            "rank": config["r"],
+            "alpha": config["lora_alpha"],
+            "first_layer": min(config["layers_to_transform"]),
+        }
+        trained = [tensors[name.replace(".default.", ".")] for name in names]
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as exc:
+        raise TrainError(f"{folder} holds no adapter of this model that can be read: {exc}") from None
+    _check_same(folder / ADAPTER, before, asdict(settings), _OF_THE_ADAPTER)
+    return trained
+
+
+def _check_same(source: Path, before: dict[str, Any], now: dict[str, Any], names: set[str]) -> None:
+    for name in sorted(names):
+        if before[name] != now[name]:
+            raise TrainError(
+                f"{source} is of a run with {name} {before[name]}, not {now[name]}; use the same or another --out"
+            )
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

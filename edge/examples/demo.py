@@ -37,7 +37,7 @@ SCENES = (
     ),
     Scene(
         "two calls at once",
-        [user("Compare the weather in Oslo and in Madrid today.")],
+        [user("Is it colder in Oslo or in Madrid right now?")],
         ("get_weather", "calculate", "get_current_datetime"),
     ),
     Scene(

@@ -68,6 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--packs-a-step", type=int, default=argparse.SUPPRESS)
     parser.add_argument("--learning-rate", type=float, default=argparse.SUPPRESS)
     parser.add_argument(
+        "--max-tokens",
+        type=int,
+        default=argparse.SUPPRESS,
+        help="of a pack; dialogues that would make it longer are left out",
+    )
+    parser.add_argument(
         "--text-weight",
         type=float,
         default=argparse.SUPPRESS,
@@ -86,7 +92,7 @@ def _check(settings: Settings) -> None:
         raise TrainError(
             f"{before} holds neither {CHECKPOINT} nor {ADAPTER}; --continues takes a run or an adapter"
         )
-    for name in ("minutes", "processes", "packs_a_step", "learning_rate", "text_weight"):
+    for name in ("minutes", "processes", "packs_a_step", "learning_rate", "max_tokens", "text_weight"):
         if getattr(settings, name) <= 0:
             raise TrainError(f"--{name.replace('_', '-')} must be above 0, got {getattr(settings, name)}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ ADAPTER = "adapter_model.safetensors"
 _FREE_TO_CHANGE = {"base", "examples", "out", "minutes", "continues"}
 # What decides the form of the adapter, and so which weights fit.
 _OF_THE_ADAPTER = {"rank", "alpha", "first_layer"}
+_TAKES_SAME = "--continues takes only what has the same"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +65,15 @@ def read_start(settings: Settings, names: Sequence[str]) -> Start | None:
 def _of_checkpoint(path: Path, settings: Settings, *, is_own: bool) -> Start:
     """is_own: the run itself goes on, so that nothing may have changed; else only the adapter must fit."""
     state = torch.load(path, weights_only=True)
-    now = asdict(settings)
-    _check_same(path, state["settings"], now, now.keys() - _FREE_TO_CHANGE if is_own else _OF_THE_ADAPTER)
-    if is_own and state["examples_sha256"] != _sha256(Path(settings.examples)):
-        raise TrainError(f"{path} is of a run on other examples than {settings.examples}; use another --out")
-    if not is_own:
+    before = state["settings"]
+    if is_own:
+        _check_same(path, before, settings, before.keys() - _FREE_TO_CHANGE, "use the same or another --out")
+        if state["examples_sha256"] != _sha256(Path(settings.examples)):
+            raise TrainError(
+                f"{path} is of a run on other examples than {settings.examples}; use another --out"
+            )
+    else:
+        _check_same(path, before, settings, _OF_THE_ADAPTER, _TAKES_SAME)
         state |= {"first_step": state["step"], "elapsed_before_s": state["elapsed_s"]}
     return Start(**{field.name: state[field.name] for field in fields(Start)})
 
@@ -76,24 +81,25 @@ def _of_checkpoint(path: Path, settings: Settings, *, is_own: bool) -> Start:
 def _of_adapter(folder: Path, settings: Settings, names: Sequence[str]) -> list[torch.Tensor]:
     try:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        tensors = load_file(folder / ADAPTER)
         before = {
             "rank": config["r"],
             "alpha": config["lora_alpha"],
             "first_layer": min(config["layers_to_transform"]),
         }
-        trained = [tensors[name.replace(".default.", ".")] for name in names]
+        _check_same(folder / ADAPTER, before, settings, _OF_THE_ADAPTER, _TAKES_SAME)
+        tensors = load_file(folder / ADAPTER)
+        return [tensors[name.replace(".default.", ".")] for name in names]
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as exc:
         raise TrainError(f"{folder} holds no adapter of this model that can be read: {exc}") from None
-    _check_same(folder / ADAPTER, before, asdict(settings), _OF_THE_ADAPTER)
-    return trained
 
 
-def _check_same(source: Path, before: dict[str, Any], now: dict[str, Any], names: set[str]) -> None:
+def _check_same(
+    source: Path, before: Mapping[str, Any], settings: Settings, names: Set[str], advice: str
+) -> None:
     for name in sorted(names):
-        if before[name] != now[name]:
+        if before[name] != getattr(settings, name):
             raise TrainError(
-                f"{source} is of a run with {name} {before[name]}, not {now[name]}; use the same or another --out"
+                f"{source} is of a run with {name} {before[name]}, not {getattr(settings, name)}; {advice}"
             )
 
 

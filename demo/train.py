@@ -114,7 +114,7 @@ def _free_port() -> int:
 
 def _last_line(exc: Exception) -> str:
     # A process's error comes as its whole traceback in text.
-    return str(exc).strip().splitlines()[-1]
+    return str(exc).strip().splitlines()[-1].removeprefix(f"{TrainError.__module__}.{TrainError.__name__}: ")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from transformers import AttentionInterface, AutoModelForCausalLM
 
 from demo.loss import pack_loss, packed_attention, targets
 from demo.packs import Pack, read_packs
-from demo.settings import Settings
+from demo.settings import Settings, TrainError
 from demo.start import Start, read_start, write_start
 
 # Named as the hub names it, so that an adapter's config holds no folder of whoever trained it.
@@ -35,7 +35,8 @@ _WINDOW = 64  # packs that are ordered among themselves
 
 
 class Trainer:
-    """rank: the number of this process. Raises TrainError where what the run is to go on from does not fit."""
+    """rank: the number of this process. Raises TrainError where the examples are too few, or what the run
+    is to go on from does not fit."""
 
     def __init__(self, rank: int, settings: Settings) -> None:
         self._rank, self._settings = rank, settings
@@ -43,6 +44,11 @@ class Trainer:
         self._out = Path(settings.out)
         tokenizer = Tokenizer.from_file(str(Path(settings.base) / "tokenizer.json"))
         packs = list(read_packs(Path(settings.examples), tokenizer, max_tokens=settings.max_tokens))
+        if len(packs) <= _N_VALIDATION:
+            raise TrainError(
+                f"{settings.examples} has {len(packs)} groups that fit into {settings.max_tokens} tokens; more than"
+                f" {_N_VALIDATION} are needed: compose more, or raise --max-tokens"
+            )
         self._validation = packs[:_N_VALIDATION]
         self._packs = evened(packs[_N_VALIDATION:], settings)
         self._call_ids = tokenizer.encode("<tool_call>", add_special_tokens=False).ids

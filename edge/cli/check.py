@@ -210,7 +210,10 @@ def _check_folder(report: Path) -> None:
         made = [place for place in (report, *report.parents) if not place.exists()]
         report.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise RequestError(f"the report folder {report} cannot be made: {exc.strerror or exc}") from None
+        told = exc.strerror or str(exc)
+        raise RequestError(
+            f"the report folder {report} cannot be made: {told}; name one that is there or can be made"
+        ) from None
     finally:
         for place in made:
             with suppress(OSError):

@@ -106,7 +106,7 @@ def test_known_errors_are_one_line(cli, cases, tiny_files, tmp_path):  # noqa: F
             (one, one, "--eval", cases, "--report", tmp_path / "file" / "in"),
             "cannot be made: Not a directory",
         ),
-        ((one, one, "--eval", cases, "--report", tmp_path / "lost"), "cannot be made: File exists"),
+        ((one, one, "--eval", cases, "--report", tmp_path / "lost"), "File exists; name one that is there"),
         ((one, one, "--eval", cases, "--report", tmp_path / "report" / ("x" * 300)), "File name too long"),
         ((one, tmp_path / "none.gguf", "--eval", cases, "--report", tmp_path / "report"), "none.gguf"),
         ((one, one, "--eval", bad, "--report", tmp_path / "report"), "line 1: not JSON"),

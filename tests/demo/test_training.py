@@ -286,7 +286,7 @@ def test_a_run_begins_with_the_weights_of_an_adapter(settings, alone):
     for name, tensor in expected.items():
         assert torch.equal(tensor, found[name]), name
     Path(after.out, "checkpoint.pt").unlink()
-    with pytest.raises(TrainError, match="rank 4, not 5"):
+    with pytest.raises(TrainError, match="rank 4, not 5; --continues takes only what has the same"):
         Trainer(0, settings("after", continues=str(adapter), rank=5))
     (adapter / "adapter_model.safetensors").write_bytes(b"no")
     with pytest.raises(TrainError, match="holds no adapter of this model that can be read"):
@@ -360,3 +360,5 @@ def test_the_command_refuses_what_it_cannot_go_on_from(base, examples, tmp_path,
     assert main([*given, "--text-weight", "0"]) == 1
     assert "--text-weight must be above 0, got 0.0" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+    assert main([*given, "--max-tokens", "9", "--processes", "1"]) == 1
+    assert f"error: {examples} has 0 groups that fit into 9 tokens" in capsys.readouterr().err

@@ -18,6 +18,8 @@ from demo.stock import Stock
 from demo.views import ToolView
 
 Branch = dict[str, Any]  # {"scenario": ..., "messages": [...]}
+_RELATIVE = re.compile(r"\b(tomorrow|yesterday|ago|in (a|two|\d+) (day|week)s?|[A-Z]\w+day)\b")
+_TRIES_RELATIVE = 4  # else two of three days are said by their date, which is only copied
 _OPEN_SLOT = re.compile(r"\{[^{}]+\}")
 
 
@@ -46,6 +48,17 @@ class Branches:
         if draw < 0.91:
             return self._unservable()
         return self._recovery(self._rng.choice(focus))
+
+    def dated(self, name: str) -> Branch | None:
+        """A request that names a day; None where the tool as shown does not take all that it asks for."""
+        request = self._stock.dated_request(name)
+        if not all(self._views[called].shows(args) for called, args in request.calls):
+            return None
+        for _ in range(_TRIES_RELATIVE):
+            messages = self._asked(request, self._slots(self._views[name].tool.values))
+            if _RELATIVE.search(messages[0]["content"]):
+                break
+        return _branch("single_tool", messages)
 
     def written(self, dialog: Dialog, slots: Slots | None = None) -> Branch:
         """slots: those of the system text, where that has some."""

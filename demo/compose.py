@@ -1,6 +1,6 @@
 """Writes training examples, one group of dialogues a line, and prints how many there are of each scenario.
 
-    python -m demo.compose --out examples.jsonl [--examples 9500] [--seed 7] [--without GLOB] [shares, see --help]
+    python -m demo.compose --out examples.jsonl [--examples 9500] [--seed 7] [--without GLOB]... [shares, see --help]
 
 The same seed gives the same bytes.
 """
@@ -28,6 +28,7 @@ def main(argv: list[str] | None = None) -> int:
             args.seed,
             HeldOut.read(),
             settings_share=args.settings_share,
+            dated_share=args.dated_share,
             varies_order=args.vary_order,
             easy_share=args.easy_share,
             answered_share=args.answered_share,
@@ -51,7 +52,7 @@ def _check(args: argparse.Namespace) -> None:
         raise MaterialError(f"{args.out} is a folder; --out names the file to write")
     if args.examples < 1:
         raise MaterialError(f"--examples is {args.examples}; at least 1 is needed")
-    for name in ("settings_share", "easy_share", "answered_share", "finished_share"):
+    for name in ("settings_share", "dated_share", "easy_share", "answered_share", "finished_share"):
         if not 0 <= getattr(args, name) <= 1:
             raise MaterialError(
                 f"--{name.replace('_', '-')} is {getattr(args, name)}; a share lies between 0 and 1"
@@ -68,10 +69,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--examples", type=int, default=9500)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument(
-        "--without", metavar="GLOB", default="", help="leave these files of material out, e.g. 'settings_*'"
+        "--without",
+        metavar="GLOB",
+        action="append",
+        default=[],
+        help="leave these files of material out, e.g. 'settings_*'; may be given several times",
     )
     parser.add_argument(
         "--settings-share", type=float, default=0.5, help="of the groups that are deployments"
+    )
+    parser.add_argument(
+        "--dated-share", type=float, default=0.0, help="of the groups that ask for days under a stated date"
     )
     parser.add_argument(
         "--easy-share", type=float, default=1.0, help="of the dialogues with one call or parallel ones alone"

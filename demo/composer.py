@@ -26,6 +26,7 @@ from demo.stock import Stock
 from demo.views import ToolView
 
 _BRANCHES = 6
+_DATED = 4  # requests for days, of each of two tools
 _MOST_TOOLS = 8
 _EASY = ("single_tool", "multi_tool_parallel")
 _STATED_TODAY = re.compile(r"(?:[Tt]oday|[Dd]ate|[Nn]ow|It is)\b[^.]{0,40}?(\d{4}-\d\d-\d\d)")
@@ -46,10 +47,11 @@ class Group:
 
 
 class Composer:
-    """Draws groups. held_out: what the evaluation uses and training must not. settings_share: of the groups, where the
-    material has settings. easy_share: of the dialogues that only choose and fill, how many stay. answered_share: of
-    those, how many go on to the result and the answer. finished_share: of the others, how many go on behind their last
-    call. dropped: what was left out, and why."""
+    """Draws groups. held_out: what the evaluation uses and training must not. settings_share: of the groups,
+    where the material has settings. dated_share: of the groups, where all is about days. easy_share: of the
+    dialogues that only choose and fill, how many stay. answered_share: of those, how many go on to the result and
+    the answer. finished_share: of the others, how many go on behind their last call. dropped: what was left out,
+    and why."""
 
     def __init__(
         self,
@@ -58,6 +60,7 @@ class Composer:
         held_out: HeldOut,
         *,
         settings_share: float = 0.5,
+        dated_share: float = 0.0,
         varies_order: bool = False,
         easy_share: float = 1.0,
         answered_share: float = 1.0,
@@ -67,6 +70,8 @@ class Composer:
         self._stock = Stock(material, self._rng, held_out)
         self._held_out = held_out
         self._settings_share = settings_share
+        self._dated_share = dated_share if self._stock.has_dated else 0.0
+        self._today_forms = phrases.TODAY_MORE if dated_share else phrases.TODAY
         self._varies_order = varies_order
         self._easy_share = easy_share
         self._answered_share = answered_share
@@ -83,6 +88,8 @@ class Composer:
                 yield group
 
     def _drawn_group(self) -> Group | None:
+        if self._dated_share and self._rng.random() < self._dated_share:
+            return self._dated_group()
         if self._stock.has_settings and self._rng.random() < self._settings_share:
             return self._setting_group()
         return self._dialog_group() if self._rng.random() < 0.55 else self._tool_group()
@@ -98,6 +105,19 @@ class Composer:
         return self._group(
             dialogs, views, system=lambda: self._system("", today, needs_today=branches.needs_today)
         )
+
+    def _dated_group(self) -> Group | None:
+        """Requests for days under one stated date."""
+        first, second = self._stock.dated_tool(), self._stock.dated_tool()
+        views = self._views((first, second), self._stock.names_beside(first), self._rng.choice((2, 2, 3, 4)))
+        today = self._today()
+        branches = Branches(self._stock, views, today)
+        dialogs = [
+            self._not_held_out(partial(branches.dated, name))
+            for name in (first, second)
+            for _ in range(_DATED)
+        ]
+        return self._group(dialogs, views, system=lambda: self._system("", today, needs_today=True))
 
     def _focus(self) -> tuple[list[str], list[str]]:
         """The tools that a group is about, and those of the same field."""
@@ -155,6 +175,10 @@ class Composer:
         return dialogs
 
     def _kept(self, make: Callable[[], Branch | None]) -> Branch | None:
+        made = self._not_held_out(make)
+        return self._thinned(made) if made is not None else None
+
+    def _not_held_out(self, make: Callable[[], Branch | None]) -> Branch | None:
         try:
             made = make()
         except MaterialError as exc:
@@ -163,7 +187,7 @@ class Composer:
         if made is not None and any(map(self._held_out.has_text, _user_texts(made))):
             self.dropped["like a sentence of the evaluation"] += 1
             return None
-        return self._thinned(made) if made is not None else None
+        return made
 
     def _thinned(self, made: Branch) -> Branch | None:
         """There are plenty of answers after a result, and calls there are few."""
@@ -222,7 +246,7 @@ class Composer:
         return " ".join(parts)
 
     def _today_text(self, today: date) -> str:
-        return self._rng.choice(phrases.TODAY).format(
+        return self._rng.choice(self._today_forms).format(
             weekday=WEEKDAYS[today.weekday()],
             iso=today.isoformat(),
             day=today.day,

@@ -41,6 +41,16 @@ TODAY = (
     "It is {weekday}, {month} {day}, {year}.",
     "Today's date is {iso}, a {weekday}.",
 )
+# Where dates are what a group is about: more forms, most with the month in words.
+TODAY_MORE = (
+    *TODAY,
+    "Today is {weekday}, {day} {month} {year}.",
+    "It's {weekday} {day} {month} {year}.",
+    "Date: {day} {month} {year}, a {weekday}.",
+    "Now: {weekday}, {month} {day} {year}.",
+    "{weekday}, {day} {month} {year}.",
+    "Today: {iso} ({weekday}).",
+)
 CANNOT = (
     "I can't do that: none of my tools is made for it.",
     "That is not possible with the tools I have here.",

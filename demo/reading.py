@@ -34,10 +34,10 @@ _MAY_FOLLOW = {
 }
 
 
-def read_material(folder: Path = DATA, *, without: str = "") -> Material:
-    """without: a pattern of file names to leave out. Raises MaterialError with every fault found, a line each."""
+def read_material(folder: Path = DATA, *, without: Sequence[str] = ()) -> Material:
+    """without: patterns of file names to leave out. Raises MaterialError with every fault found, a line each."""
     named = {path.stem: path for path in sorted(folder.glob("*.yaml")) if path.name != "pools.yaml"}
-    files = [path for name, path in named.items() if not fnmatch(name, without)]
+    files = [path for name, path in named.items() if not any(fnmatch(name, glob) for glob in without)]
     if not files:
         raise MaterialError(f"{folder}: no *.yaml to read; there are {', '.join(named) or 'none'}")
     material, faults = read_files(files)

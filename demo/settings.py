@@ -15,6 +15,8 @@ class Settings:
 
     continues: a run whose weights and optimizer this one takes over, on other examples and with a schedule of its own;
     or an adapter's folder, whose weights alone there are.
+    validation: examples to measure the loss on, composed of other material; else the first packs of `examples`, which
+    are then not trained on but share their written sentences with those that are.
     first_layer: the layers below it stay as they are, which saves their part of the backward pass.
     """
 
@@ -32,4 +34,5 @@ class Settings:
     max_tokens: int = 1500
     text_weight: float = 0.5
     continues: str = ""
+    validation: str = ""
     seed: int = 7

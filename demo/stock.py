@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from demo.held_out import HeldOut
 from demo.material import Dialog, Material, Request, Setting, WrittenTool
+from demo.pools import NEED_TODAY
+from demo.slots import SLOT
 
 # Tools that can stand in for almost any other: beside them "I have no tool for that" would be a wrong lesson.
 _GENERAL = frozenset(
@@ -28,6 +30,11 @@ class Stock:
         self._dialogs = [dialog for dialog in usable if not _is_short(dialog)]
         self._dialogs += [dialog for dialog in usable if _is_short(dialog) and not _is_no_tool(dialog)]
         self._settings = [s for s in material.settings if all(name in self.tools for name in s.tools)]
+        self._dated = {
+            name: dated
+            for name, tool in self.tools.items()
+            if (dated := list(filter(_is_dated, tool.requests)))
+        }
         self._by_file: dict[str, list[str]] = {}
         for tool in self.tools.values():
             self._by_file.setdefault(tool.file, []).append(tool.name)
@@ -64,6 +71,17 @@ class Stock:
     def request(self, tool: str) -> Request:
         return self._next(f"requests {tool}", self.tools[tool].requests)
 
+    @property
+    def has_dated(self) -> bool:
+        return bool(self._dated)
+
+    def dated_tool(self) -> str:
+        """One with a request that names a day; the more of them it has, the more often."""
+        return self._next("dated", [name for name, requests in self._dated.items() for _ in requests])
+
+    def dated_request(self, tool: str) -> Request:
+        return self._next(f"dated {tool}", self._dated[tool])
+
     def many(self, tool: str) -> Request | None:
         """A request for several calls of one tool, where some were written."""
         listed = self.tools[tool].many
@@ -93,6 +111,10 @@ class Stock:
             left += items
             self.rng.shuffle(left)
         return left.pop()
+
+
+def _is_dated(request: Request) -> bool:
+    return any(slot.rstrip("0123456789!") in NEED_TODAY for slot in SLOT.findall(request.ask))
 
 
 def _is_short(dialog: Dialog) -> bool:

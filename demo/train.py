@@ -1,7 +1,7 @@
 """Trains the LoRA adapter of the demonstration model.
 
     python -m demo.train --base CHECKPOINT --examples examples.jsonl --out DIR [--minutes 90] [--processes 2]
-        [--continues RUN]
+        [--continues RUN] [--validation unseen.jsonl]
 
 Loss on the assistant's text only. On a CPU, one process a core with one thread each is faster than one process with
 many; gradients are summed between them. The learning rate falls with the share of the examples or of the time that is
@@ -62,6 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--continues", default="", metavar="RUN", help="take over from this run or adapter, on other examples"
     )
+    parser.add_argument(
+        "--validation",
+        default="",
+        metavar="EXAMPLES",
+        help="measure the loss on these, composed of material that is not trained on; else on the first of --examples",
+    )
     parser.add_argument("--minutes", type=float, default=24 * 60.0)
     parser.add_argument("--processes", type=int, default=0, help="default: one a core, one on an accelerator")
     # Without these, the run has what Settings says.
@@ -84,6 +90,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(settings: Settings) -> None:
     needed = [Path(settings.base) / "config.json", Path(settings.examples)]
+    if settings.validation:
+        needed.append(Path(settings.validation))
     for path in needed:
         if not path.is_file():
             raise TrainError(f"{path} is not there; README.md says how it is made")

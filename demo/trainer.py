@@ -43,14 +43,12 @@ class Trainer:
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._out = Path(settings.out)
         tokenizer = Tokenizer.from_file(str(Path(settings.base) / "tokenizer.json"))
-        packs = list(read_packs(Path(settings.examples), tokenizer, max_tokens=settings.max_tokens))
-        if len(packs) <= _N_VALIDATION:
-            raise TrainError(
-                f"{settings.examples} has {len(packs)} groups that fit into {settings.max_tokens} tokens; more than"
-                f" {_N_VALIDATION} are needed: compose more, or raise --max-tokens"
-            )
-        self._validation = packs[:_N_VALIDATION]
-        self._packs = evened(packs[_N_VALIDATION:], settings)
+        packs = _read(settings.examples, tokenizer, settings)
+        if settings.validation:
+            self._validation = _read(settings.validation, tokenizer, settings)[:_N_VALIDATION]
+        else:
+            self._validation, packs = packs[:_N_VALIDATION], packs[_N_VALIDATION:]
+        self._packs = evened(packs, settings)
         self._call_ids = tokenizer.encode("<tool_call>", add_special_tokens=False).ids
         self._model = adapted_model(settings).to(self._device)
         self._trained = [p for p in self._model.parameters() if p.requires_grad]
@@ -211,6 +209,17 @@ def adapted_model(settings: Settings) -> Any:  # noqa: ANN401 - peft is not type
         layers_to_transform=list(range(settings.first_layer, model.config.num_hidden_layers)),
     )
     return get_peft_model(model, config)
+
+
+def _read(examples: str, tokenizer: Tokenizer, settings: Settings) -> list[Pack]:
+    """Raises TrainError where there are not enough to validate on and to train on."""
+    packs = list(read_packs(Path(examples), tokenizer, max_tokens=settings.max_tokens))
+    if len(packs) <= _N_VALIDATION:
+        raise TrainError(
+            f"{examples} has {len(packs)} groups that fit into {settings.max_tokens} tokens; more than"
+            f" {_N_VALIDATION} are needed: compose more, or raise --max-tokens"
+        )
+    return packs
 
 
 def evened(packs: Sequence[Pack], settings: Settings) -> list[Pack]:

@@ -6,7 +6,7 @@ So that the model learns to read a schema rather than to remember it.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from demo.material import WrittenTool
@@ -81,6 +81,9 @@ class ToolView:
                 raise MaterialError(f"{self.tool.name}.{name} is not shown here")
         kept = [name for name in self._order if name in arguments and name not in self._hidden]
         return self.name, {self._names[name]: self._argument(name, arguments[name]) for name in kept}
+
+    def shows(self, parameters: Iterable[str]) -> bool:
+        return self._hidden.isdisjoint(parameters)
 
     def shown_name(self, parameter: str) -> str:
         return self._names[parameter]

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections import Counter
+from datetime import date, timedelta
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -14,6 +15,7 @@ from demo.compose import main
 from demo.composer import Composer
 from demo.held_out import HeldOut
 from demo.material import SCENARIOS
+from demo.pools import MONTHS
 from tests.demo.conftest import N_EXAMPLES, SEED
 from tests.demo.support import REPO, calls, user_texts
 
@@ -205,12 +207,41 @@ def test_a_dialogue_that_is_not_finished_ends_with_its_last_call_and_text_alone_
     assert min(n_cut[s] for s in ("error_recovery", "multi_tool_sequential", "reasoning_heavy")) > 10, n_cut
 
 
+def test_groups_about_days_state_the_date_and_their_calls_hold_the_day_that_is_meant(plain_material):
+    n_meant = Counter[str]()
+    for group in Composer(plain_material, SEED, HeldOut.read(), dated_share=1.0).groups(600):
+        today = _stated_day(group.system)
+        for dialog in group.dialogs:
+            (said,) = user_texts(dialog)
+            meant = [today + timedelta(days=int(n)) for n in re.findall(r"\bin (\d) days\b", said)]
+            if re.search(r"(?<!after )\btomorrow\b", said):
+                meant.append(today + timedelta(days=1))
+            filled = json.dumps([call["arguments"] for call in calls(dialog)])
+            for day in meant:
+                assert day.isoformat() in filled, (group.system, said, filled)
+            n_meant[len(meant)] += 1
+    assert n_meant[1] > 100, n_meant
+
+
+def _stated_day(system: str) -> date:
+    """As one of the forms says it: 2026-03-04, 4 March 2026, March 4, 2026."""
+    if iso := re.search(r"\d{4}-\d\d-\d\d", system):
+        return date.fromisoformat(iso[0])
+    numbers = re.search(r"\b(\d\d?) [A-Z]\w+ (\d{4})|[A-Z]\w+ (\d\d?),? (\d{4})", system)
+    month = next(n for n, name in enumerate(MONTHS, start=1) if name in system)
+    day, year = (int(number) for number in numbers.groups() if number)
+    return date(year, month, day)
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["--out", "none/x.jsonl"], "there is no folder none to write into"),
         (["--out", "."], ". is a folder; --out names the file to write"),
-        (["--out", "x.jsonl", "--without", "*"], "no *.yaml to read; there are core_dialogs_1"),
+        (
+            ["--out", "x.jsonl", "--without", "core*", "--without", "[!c]*"],
+            "no *.yaml to read; there are core_dialogs_1",
+        ),
         (["--out", "x.jsonl", "--examples", "0"], "--examples is 0; at least 1 is needed"),
         (
             ["--out", "x.jsonl", "--answered-share", "5"],

@@ -293,6 +293,24 @@ def test_a_run_begins_with_the_weights_of_an_adapter(settings, alone):
         Trainer(0, settings("after", continues=str(adapter)))
 
 
+def test_the_loss_is_measured_on_other_examples_where_those_are_named(settings, alone, examples, tmp_path):
+    lines = examples.read_text().splitlines(keepends=True)
+    trained_on, apart = tmp_path / "trained_on.jsonl", tmp_path / "apart.jsonl"
+    trained_on.write_text("".join(lines[:20]))
+    apart.write_text("".join(reversed(lines)))
+    found = {}
+    for validation in ("", str(apart), str(examples)):
+        run = settings(f"run{len(found)}", validation=validation, minutes=1e-9)
+        run = Settings(**{**vars_of(run), "examples": str(trained_on)})
+        Path(run.out).mkdir()
+        trainer = Trainer(0, run)
+        trainer.train()
+        found[validation] = (trainer.n_steps, log_of(run)[-1]["validation_loss"])
+    # Of 20 groups 16 are kept back where nothing else is named.
+    assert [n_steps for n_steps, _ in found.values()] == [1, 5, 5]
+    assert found[str(examples)][1] == found[""][1] != found[str(apart)][1]
+
+
 def log_of(settings: Settings) -> list[dict]:
     return [json.loads(line) for line in (Path(settings.out) / "log.jsonl").read_text().splitlines()]
 
@@ -357,6 +375,8 @@ def test_the_command_refuses_what_it_cannot_go_on_from(base, examples, tmp_path,
     assert main([*given, "--continues", str(tmp_path)]) == 1
     (error,) = capsys.readouterr().err.splitlines()
     assert f"{tmp_path} holds neither checkpoint.pt nor adapter_model.safetensors" in error
+    assert main([*given, "--validation", str(tmp_path / "v")]) == 1
+    assert f"{tmp_path / 'v'} is not there" in capsys.readouterr().err
     assert main([*given, "--text-weight", "0"]) == 1
     assert "--text-weight must be above 0, got 0.0" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

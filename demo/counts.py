@@ -5,6 +5,7 @@ python -m demo.counts
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from demo.material import SCENARIOS, Dialog, Material
 from demo.reading import read_material
 from demo.slots import MaterialError
+
+_NUMBERED = re.compile(r"(?<=_)\d+$|(?<=_[a-z])\d+(_\d+)?$")
 
 
 def main() -> int:
@@ -25,7 +28,7 @@ def main() -> int:
 
 
 def tables(material: Material) -> Iterator[str]:
-    """Markdown, a line each: what each file holds, then how many written pieces each scenario has."""
+    """Markdown, a line each: what the files hold, numbered ones together, then the written pieces of each scenario."""
     yield "| file | tools | requests | for no tool | dialogues | settings | dialogues in settings |"
     yield "|---|---:|---:|---:|---:|---:|---:|"
     columns = _columns(material)
@@ -41,7 +44,7 @@ def tables(material: Material) -> Iterator[str]:
 
 
 def _columns(material: Material) -> list[Counter[str]]:
-    """For each column, the number in each file."""
+    """For each column, the number in each file or row of numbered files."""
     tools, settings = material.tools.values(), material.settings
     requests = Counter[str]()
     for tool in tools:
@@ -49,7 +52,7 @@ def _columns(material: Material) -> list[Counter[str]]:
     in_settings = Counter[str]()
     for setting in settings:
         in_settings[setting.file] += len(setting.dialogs)
-    return [
+    in_files = [
         Counter(tool.file for tool in tools),
         requests,
         Counter(dialog.file for dialog in material.no_tool),
@@ -57,6 +60,14 @@ def _columns(material: Material) -> list[Counter[str]]:
         Counter(setting.file for setting in settings),
         in_settings,
     ]
+    return [_together(column) for column in in_files]
+
+
+def _together(column: Counter[str]) -> Counter[str]:
+    rows = Counter[str]()
+    for name, number in column.items():
+        rows[_NUMBERED.sub("*", name)] += number
+    return rows
 
 
 def _scenarios(material: Material) -> Counter[str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from demo.counts import tables
 from demo.material import SCENARIOS
-from demo.reading import read_files, read_material
+from demo.reading import DATA, read_files, read_material
 from demo.slots import MaterialError
 
 GOOD = """
@@ -52,6 +53,11 @@ def test_all_of_it_reads_without_a_fault(material):
     for tool in material.tools.values():
         assert tool.requests, tool.name
         assert len(tool.description) > 5, tool.name
+
+
+def test_the_readme_states_what_there_is(material):
+    readme = (DATA / "README.md").read_text(encoding="utf-8")
+    assert "\n".join(tables(material)) in readme
 
 
 def test_a_file_is_read_into_tools_and_dialogues(tmp_path):

@@ -14,6 +14,7 @@ pytest.importorskip("peft")
 pytest.importorskip("transformers")
 
 from demo.attention import attend  # noqa: E402
+from demo.average import main as average_command  # noqa: E402
 from demo.loss import laid_out, pack_loss, targets  # noqa: E402
 from demo.packs import Branch, Pack, read_packs  # noqa: E402
 from demo.settings import Settings, TrainError  # noqa: E402
@@ -291,6 +292,33 @@ def test_a_run_begins_with_the_weights_of_an_adapter(settings, alone):
     (adapter / "adapter_model.safetensors").write_bytes(b"no")
     with pytest.raises(TrainError, match="holds no adapter of this model that can be read"):
         Trainer(0, settings("after", continues=str(adapter)))
+
+
+def test_the_mean_of_two_adapters_lies_between_them(settings, alone, tmp_path, capsys):
+    for out, steps in (("before", 1e-9), ("after", 1e9)):
+        run = settings(out, minutes=steps)
+        Path(run.out).mkdir()
+        torch.manual_seed(1)
+        Trainer(0, run).train()
+    first, second = (tmp_path / out / "adapter" for out in ("before", "after"))
+    assert average_command([str(first), str(second), "--out", str(tmp_path / "mean" / "adapter")]) == 0
+    before, after, mean = (weights_of(str(tmp_path / out)) for out in ("before", "after", "mean"))
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    for name, tensor in mean.items():
+        torch.testing.assert_close(
+            tensor.float(), (before[name].float() + after[name].float()) / 2, rtol=8e-3, atol=0
+        )
+        assert tensor.dtype == before[name].dtype == torch.bfloat16
+    before_config, config = (
+        json.loads((tmp_path / out / "adapter/adapter_config.json").read_text()) for out in ("before", "mean")
+    )
+    assert config == before_config
+    assert average_command([str(first), str(tmp_path), "--out", str(tmp_path / "no")]) == 1
+    assert f"{tmp_path} holds no adapter that can be read" in capsys.readouterr().err
+    (second / "adapter_config.json").write_text(json.dumps({**config, "r": 5}))
+    assert average_command([str(first), str(second), "--out", str(tmp_path / "no")]) == 1
+    assert "adapters of different forms" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
 
 
 def test_the_loss_is_measured_on_other_examples_where_those_are_named(settings, alone, examples, tmp_path):

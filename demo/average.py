@@ -12,16 +12,12 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from demo.settings import TrainError
-from demo.start import ADAPTER
+from demo.start import ADAPTER, ADAPTER_CONFIG, read_adapter
 
-_CONFIG = "adapter_config.json"
 _OF_THE_FORM = ("r", "lora_alpha", "base_model_name_or_path")
 
 
@@ -36,6 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
     try:
+        if args.out.exists() and not args.out.is_dir():
+            raise TrainError(f"{args.out} is a file; --out names a folder, which may be new")
         average(args.first, args.second, args.out)
     except (TrainError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
@@ -45,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def average(first: Path, second: Path, out: Path) -> None:
     """Folders. Raises TrainError where one holds no adapter or they are of different forms; then nothing is written."""
-    (config, one), (other_config, other) = _read(first), _read(second)
+    (config, one), (other_config, other) = read_adapter(first), read_adapter(second)
     forms = [{name: c.get(name) for name in _OF_THE_FORM} for c in (config, other_config)]
     shapes = [{name: tensor.shape for name, tensor in tensors.items()} for tensors in (one, other)]
     if forms[0] != forms[1] or shapes[0] != shapes[1]:
@@ -57,15 +55,7 @@ def average(first: Path, second: Path, out: Path) -> None:
     }
     out.mkdir(parents=True, exist_ok=True)
     save_file(mean, out / ADAPTER, metadata={"format": "pt"})
-    (out / _CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    try:
-        config: dict[str, Any] = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-        return config, load_file(folder / ADAPTER)
-    except (OSError, ValueError, SafetensorError) as exc:
-        raise TrainError(f"{folder} holds no adapter that can be read: {exc}") from None
+    (out / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

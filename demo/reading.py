@@ -41,6 +41,8 @@ def read_material(folder: Path = DATA, *, without: Sequence[str] = ()) -> Materi
     if not files:
         raise MaterialError(f"{folder}: no *.yaml to read; there are {', '.join(named) or 'none'}")
     material, faults = read_files(files)
+    if faults and without:
+        faults.append(f"a tool that is missing may stand in a file that was left out by {', '.join(without)}")
     if faults:
         raise MaterialError("\n".join(faults))
     return material

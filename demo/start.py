@@ -17,6 +17,7 @@ from demo.settings import Settings, TrainError
 
 CHECKPOINT = "checkpoint.pt"
 ADAPTER = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
 # What may differ when a run goes on: where things are and for how long.
 _FREE_TO_CHANGE = {"base", "examples", "out", "minutes", "continues"}
 # What decides the form of the adapter, and so which weights fit.
@@ -62,6 +63,19 @@ def read_start(settings: Settings, names: Sequence[str]) -> Start | None:
     return Start(_of_adapter(folder, settings, names))
 
 
+def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Its config and its weights by name. Raises TrainError where it holds none."""
+    try:
+        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(f"{ADAPTER_CONFIG} holds a {type(config).__name__}, not an object")
+        return config, load_file(folder / ADAPTER)
+    except (OSError, ValueError, SafetensorError) as exc:
+        raise TrainError(
+            f"{folder} holds no adapter of this model that can be read: {exc}; name the adapter/ of a run"
+        ) from None
+
+
 def _of_checkpoint(path: Path, settings: Settings, *, is_own: bool) -> Start:
     """is_own: the run itself goes on, so that nothing may have changed; else only the adapter must fit."""
     state = torch.load(path, weights_only=True)
@@ -79,18 +93,17 @@ def _of_checkpoint(path: Path, settings: Settings, *, is_own: bool) -> Start:
 
 
 def _of_adapter(folder: Path, settings: Settings, names: Sequence[str]) -> list[torch.Tensor]:
+    config, tensors = read_adapter(folder)
     try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         before = {
             "rank": config["r"],
             "alpha": config["lora_alpha"],
             "first_layer": min(config["layers_to_transform"]),
         }
         _check_same(folder / ADAPTER, before, settings, _OF_THE_ADAPTER, _TAKES_SAME)
-        tensors = load_file(folder / ADAPTER)
         return [tensors[name.replace(".default.", ".")] for name in names]
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as exc:
-        raise TrainError(f"{folder} holds no adapter of this model that can be read: {exc}") from None
+    except (KeyError, TypeError, ValueError) as exc:
+        raise TrainError(f"{folder} holds an adapter of another model: {exc!r}; {_TAKES_SAME}") from None
 
 
 def _check_same(

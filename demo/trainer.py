@@ -213,7 +213,10 @@ def adapted_model(settings: Settings) -> Any:  # noqa: ANN401 - peft is not type
 
 def _read(examples: str, tokenizer: Tokenizer, settings: Settings) -> list[Pack]:
     """Raises TrainError where there are not enough to validate on and to train on."""
-    packs = list(read_packs(Path(examples), tokenizer, max_tokens=settings.max_tokens))
+    try:
+        packs = list(read_packs(Path(examples), tokenizer, max_tokens=settings.max_tokens))
+    except (ValueError, KeyError, TypeError) as exc:
+        raise TrainError(f"{examples} is not what demo.compose writes: {exc!r}; compose it again") from None
     if len(packs) <= _N_VALIDATION:
         raise TrainError(
             f"{examples} has {len(packs)} groups that fit into {settings.max_tokens} tokens; more than"

@@ -314,10 +314,16 @@ def test_the_mean_of_two_adapters_lies_between_them(settings, alone, tmp_path, c
     )
     assert config == before_config
     assert average_command([str(first), str(tmp_path), "--out", str(tmp_path / "no")]) == 1
-    assert f"{tmp_path} holds no adapter that can be read" in capsys.readouterr().err
+    assert f"{tmp_path} holds no adapter of this model that can be read" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert average_command([str(first), str(second), "--out", str(tmp_path / "file")]) == 1
+    assert f"{tmp_path / 'file'} is a file; --out names a folder" in capsys.readouterr().err
     (second / "adapter_config.json").write_text(json.dumps({**config, "r": 5}))
     assert average_command([str(first), str(second), "--out", str(tmp_path / "no")]) == 1
     assert "adapters of different forms" in capsys.readouterr().err
+    (second / "adapter_config.json").write_text("[]")
+    assert average_command([str(first), str(second), "--out", str(tmp_path / "no")]) == 1
+    assert "holds a list, not an object; name the adapter/ of a run" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
 
 
@@ -410,3 +416,8 @@ def test_the_command_refuses_what_it_cannot_go_on_from(base, examples, tmp_path,
     assert not (tmp_path / "run").exists()
     assert main([*given, "--max-tokens", "9", "--processes", "1"]) == 1
     assert f"error: {examples} has 0 groups that fit into 9 tokens" in capsys.readouterr().err
+    odd = tmp_path / "odd.jsonl"
+    for line in ("nonsense", "[]", "{}"):
+        odd.write_text(line + "\n")
+        assert main([*given, "--validation", str(odd), "--processes", "1"]) == 1
+        assert f"error: {odd} is not what demo.compose writes: " in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,19 @@ def inline_tools(name: str) -> list[dict]:
 
 def canonical(tool: dict) -> str:
     return json.dumps(tool["function"], sort_keys=True)
+
+
+def test_the_evaluation_has_200_cases_in_the_cards_counts_and_60_of_tools_of_its_own():
+    counts = Counter(case["scenario"] for case in cases("cases.jsonl"))
+    assert counts == {
+        "multi_tool_parallel": 18, "multi_tool_sequential": 36, "no_tool_needed": 18, "single_tool": 53,
+        "error_recovery": 18, "reasoning_heavy": 35, "complex_multi_step": 22,
+    }  # fmt: skip
+    unseen = cases("unseen.jsonl")
+    assert len(unseen) == 60
+    assert all(isinstance(tool, dict) for case in unseen for tool in case["tools"])
+    ids = [case["id"] for case in (*cases("cases.jsonl"), *unseen)]
+    assert len(set(ids)) == 260
 
 
 def test_no_request_of_the_evaluation_is_trained_on(said):

@@ -1,8 +1,8 @@
-"""The mean of two adapters' weights, as an adapter.
+"""The mean of several adapters' weights, as an adapter.
 
-    python -m demo.average ADAPTER ADAPTER --out DIR
+    python -m demo.average ADAPTER ADAPTER... --out DIR
 
-For two states of one training, of which the later has learned something and lost something: their mean often keeps
+For states of one training, of which the later have learned something and lost something: their mean often keeps
 both. They must have the same form (rank, layers, modules).
 """
 
@@ -11,8 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors.torch import save_file
 
 from demo.settings import TrainError
@@ -27,35 +30,44 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("first", type=Path, metavar="ADAPTER")
-    parser.add_argument("second", type=Path, metavar="ADAPTER")
+    parser.add_argument("adapters", type=Path, metavar="ADAPTER", nargs="+", help="two or more")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
     try:
         if args.out.exists() and not args.out.is_dir():
             raise TrainError(f"{args.out} is a file; --out names a folder, which may be new")
-        average(args.first, args.second, args.out)
+        average(args.adapters, args.out)
     except (TrainError, OSError) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
     return 0
 
 
-def average(first: Path, second: Path, out: Path) -> None:
-    """Folders. Raises TrainError where one holds no adapter or they are of different forms; then nothing is written."""
-    (config, one), (other_config, other) = read_adapter(first), read_adapter(second)
-    forms = [{name: c.get(name) for name in _OF_THE_FORM} for c in (config, other_config)]
-    shapes = [{name: tensor.shape for name, tensor in tensors.items()} for tensors in (one, other)]
-    if forms[0] != forms[1] or shapes[0] != shapes[1]:
-        raise TrainError(
-            f"{first} and {second} are adapters of different forms; only one training's can be averaged"
-        )
+def average(adapters: Sequence[Path], out: Path) -> None:
+    """Folders. Raises TrainError where there are less than two, one holds no adapter or they are of different forms;
+    then nothing is written."""
+    if len(adapters) < 2:
+        raise TrainError(f"only {adapters[0]} is named; a mean takes at least two adapters")
+    (config, tensors), *others = map(read_adapter, adapters)
+    for folder, (other_config, other) in zip(adapters[1:], others, strict=True):
+        if _form(other_config, other) != _form(config, tensors):
+            raise TrainError(
+                f"{adapters[0]} and {folder} are adapters of different forms; only one training's can be averaged"
+            )
     mean = {
-        name: ((tensor.float() + other[name].float()) / 2).to(tensor.dtype) for name, tensor in one.items()
+        name: torch.stack([tensor.float(), *(other[name].float() for _, other in others)])
+        .mean(dim=0)
+        .to(tensor.dtype)
+        for name, tensor in tensors.items()
     }
     out.mkdir(parents=True, exist_ok=True)
     save_file(mean, out / ADAPTER, metadata={"format": "pt"})
     (out / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _form(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> object:
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    return {name: config.get(name) for name in _OF_THE_FORM}, shapes
 
 
 if __name__ == "__main__":

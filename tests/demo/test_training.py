@@ -313,6 +313,14 @@ def test_the_mean_of_two_adapters_lies_between_them(settings, alone, tmp_path, c
         json.loads((tmp_path / out / "adapter/adapter_config.json").read_text()) for out in ("before", "mean")
     )
     assert config == before_config
+    three = [str(first), str(second), str(second)]
+    assert average_command([*three, "--out", str(tmp_path / "three" / "adapter")]) == 0
+    for name, tensor in weights_of(str(tmp_path / "three")).items():
+        torch.testing.assert_close(
+            tensor.float(), (before[name].float() + 2 * after[name].float()) / 3, rtol=8e-3, atol=1e-7
+        )
+    assert average_command([str(first), "--out", str(tmp_path / "no")]) == 1
+    assert "a mean takes at least two adapters" in capsys.readouterr().err
     assert average_command([str(first), str(tmp_path), "--out", str(tmp_path / "no")]) == 1
     assert f"{tmp_path} holds no adapter of this model that can be read" in capsys.readouterr().err
     (tmp_path / "file").touch()

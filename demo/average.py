@@ -61,7 +61,9 @@ def average(adapters: Sequence[Path], out: Path) -> None:
         for name, tensor in tensors.items()
     }
     out.mkdir(parents=True, exist_ok=True)
-    save_file(mean, out / ADAPTER, metadata={"format": "pt"})
+    part = out / f"{ADAPTER}.part"  # `out` may be one of the adapters: it stays until the mean is complete
+    save_file(mean, part, metadata={"format": "pt"})
+    part.replace(out / ADAPTER)
     (out / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -37,6 +37,12 @@ _MAY_FOLLOW = {
 def read_material(folder: Path = DATA, *, without: Sequence[str] = ()) -> Material:
     """without: patterns of file names to leave out. Raises MaterialError with every fault found, a line each."""
     named = {path.stem: path for path in sorted(folder.glob("*.yaml")) if path.name != "pools.yaml"}
+    for glob in without:
+        # A slip in a pattern would train on what was to be kept apart.
+        if not any(fnmatch(name, glob) for name in named):
+            raise MaterialError(
+                f"--without {glob} names no file of {folder}; a pattern is of their names without .yaml, as settings_h*"
+            )
     files = [path for name, path in named.items() if not any(fnmatch(name, glob) for glob in without)]
     if not files:
         raise MaterialError(f"{folder}: no *.yaml to read; there are {', '.join(named) or 'none'}")

@@ -242,6 +242,10 @@ def _stated_day(system: str) -> date:
             ["--out", "x.jsonl", "--without", "core*", "--without", "[!c]*"],
             "no *.yaml to read; there are core_dialogs_1",
         ),
+        (
+            ["--out", "x.jsonl", "--without", "core*", "--without", "setting_h*"],
+            "--without setting_h* names no file of",
+        ),
         (["--out", "x.jsonl", "--examples", "0"], "--examples is 0; at least 1 is needed"),
         (
             ["--out", "x.jsonl", "--answered-share", "5"],

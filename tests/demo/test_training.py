@@ -319,6 +319,16 @@ def test_the_mean_of_two_adapters_lies_between_them(settings, alone, tmp_path, c
         torch.testing.assert_close(
             tensor.float(), (before[name].float() + 2 * after[name].float()) / 3, rtol=8e-3, atol=1e-7
         )
+    own = str(tmp_path / "mean" / "adapter")
+    assert average_command([own, str(first), "--out", own]) == 0
+    for name, tensor in weights_of(str(tmp_path / "mean")).items():
+        torch.testing.assert_close(
+            tensor.float(), (mean[name].float() + before[name].float()) / 2, rtol=8e-3, atol=1e-7
+        )
+    assert sorted(path.name for path in Path(own).iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
     assert average_command([str(first), "--out", str(tmp_path / "no")]) == 1
     assert "a mean takes at least two adapters" in capsys.readouterr().err
     assert average_command([str(first), str(tmp_path), "--out", str(tmp_path / "no")]) == 1
